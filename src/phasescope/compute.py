@@ -1,0 +1,76 @@
+"""Where and how things are computed: device, threads, processes.
+
+All of it comes from the environment or the command line and none from params.yaml: where a thing runs must not change
+what DVC thinks it is. What was used is recorded beside each result.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from phasescope.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The device, the threads of one process, and the number of processes."""
+
+    device: str
+    threads: int
+    workers: int
+
+    def start(self) -> "torch.device":
+        """Set this process up, and give the device.
+
+        Raises:
+            UserError: the device is not known to torch, or not there.
+        """
+        import torch
+
+        torch.set_num_threads(self.threads)
+        try:
+            device = torch.device(self.device)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"device {self.device!r} cannot be used ({reason}); set PHASESCOPE_DEVICE=cpu") from None
+        if device.type == "cuda":
+            # TensorFloat-32 keeps 10 bits of the mantissa: the curves would differ from those of the CPU.
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
+        return device
+
+
+def choose(device: str | None = None, threads: int | None = None, workers: int | None = None) -> Compute:
+    """What the command line says, else the environment, else what suits the machine.
+
+    PHASESCOPE_DEVICE: `cpu`, `cuda`, `cuda:1` … (default: cuda where there is one); PHASESCOPE_THREADS: threads of one
+    process (default 1: the fastest for small networks, and the same bits on machines with other core counts);
+    PHASESCOPE_WORKERS: processes at the same time (default: one for each core that the threads leave; one on a GPU).
+
+    Raises:
+        UserError: a value is no positive whole number.
+    """
+    if device is None:
+        device = os.environ.get("PHASESCOPE_DEVICE") or None
+    if device is None:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    threads = _positive("PHASESCOPE_THREADS", threads) or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    fitting = max(1, cores // threads) if device == "cpu" else 1
+    return Compute(device, threads, _positive("PHASESCOPE_WORKERS", workers) or fitting)
+
+
+def _positive(name: str, given: int | None) -> int | None:
+    """What was given, else what the environment says."""
+    text = os.environ.get(name) if given is None else str(given)
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise UserError(f"{name}={text!r}: expected a whole number of at least 1")
+    return int(text)

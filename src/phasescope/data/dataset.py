@@ -1,0 +1,47 @@
+"""A prepared dataset in memory."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images, split into training and test samples; training samples come first."""
+
+    #: (sample, channel, row, column); uint8 (0 … 255) as they were read, or float16 (0 … 1) if resampled by
+    #: splines, which overshoot at edges (MNIST at 32×32: −0.33 … 1.32).
+    images: np.ndarray
+    #: (sample,) int64, index into `classes`.
+    labels: np.ndarray
+    #: (sample,) bool.
+    train: np.ndarray
+    #: Names of the classes.
+    classes: list[str]
+    #: (channel,) float64, mean of the pixels in 0 … 1 by which images are standardised.
+    mean: np.ndarray
+    #: (channel,) float64, standard deviation to go with it.
+    std: np.ndarray
+
+
+def standardised(dataset: Dataset, indices: np.ndarray | slice | None = None) -> np.ndarray:
+    """Images (sample, channel, row, column) as float32 (pixel − mean) / std, all samples by default."""
+    images = dataset.images if indices is None else dataset.images[indices]
+    scale = 255 if images.dtype == np.uint8 else 1
+    pixels = images.astype(np.float32)
+    pixels -= (scale * dataset.mean).astype(np.float32)[:, None, None]
+    pixels /= (scale * dataset.std).astype(np.float32)[:, None, None]
+    return pixels
+
+
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (channel,), float64, of images (sample, channel, row, column).
+
+    In units of pixels in 0 … 1. The sums run in float64 (exact for uint8), without a float64 copy of the
+    images.
+    """
+    scale = 255 if images.dtype == np.uint8 else 1
+    count = images.size / images.shape[1]
+    mean = images.sum(axis=(0, 2, 3), dtype=np.float64) / count
+    square = np.einsum("scij,scij->c", images, images, dtype=np.float64) / count
+    return mean / scale, np.sqrt(np.maximum(square - mean**2, 0)) / scale

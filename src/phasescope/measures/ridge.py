@@ -1,0 +1,202 @@
+"""Ridge regression with its whole path of ridges from one factorisation.
+
+With centred features H = U S Vᵀ (n × p), centred targets Y (n × q) and A = Uᵀ Y:
+
+    prediction on training samples    Ŷ(λ) = U F A,   F = diag(s² / (s² + λ))
+    residual sum of squares           RSS(λ) = ‖Y − U A‖² + ‖(1 − F) A‖²
+    degrees of freedom left           ν(λ) = (n − 1 − rank) + Σ λ / (s² + λ)
+    generalised cross-validation      GCV(λ) = n RSS(λ) / ν(λ)²                  (Golub, Heath & Wahba 1979)
+    leave-one-out residual            (y_i − ŷ_i) / (1 − h_ii),   h_ii = 1/n + Σ U_ik² s_k² / (s_k² + λ)
+
+The mean of the targets is not penalised: it is the one degree of freedom, and the 1/n. At full rank, n − 1,
+the first terms of RSS and ν are zero, and so are those of the leave-one-out residuals; they are then left
+out, lest small ridges drown in their rounding.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+Selection = Literal["gcv", "loo"]
+Solver = Literal["auto", "primal", "dual", "randomised"]
+
+EPSILON = float(np.finfo(np.float64).eps)
+
+#: Ridges tried, as multiples of the mean eigenvalue ‖H‖² / min(n, p), four to a decade: sixteen change the
+#: test error by less than 1 % (digits, random ReLU features, p = 2 … 4096). The path begins near the rounding
+#: error at which eigenvalues are dropped, and ends where even the largest possible eigenvalue, min(n, p) times
+#: the mean, is shrunk tenfold for orders up to 1000: there nearly the mean is predicted.
+RIDGES = np.logspace(-10, 4, 57)
+
+#: Leave-one-out residuals held at once, 8 bytes each: a product for each ridge by itself takes 1.6 to 2.2 times
+#: as long (512 features, 10 targets, 1,297 and 10,000 samples).
+BLOCK = 2**21
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Singular value decomposition H = U diag(s) Vᵀ of centred training features, in primal or dual form.
+
+    Primal: V = `basis`, (feature, rank). Dual: V = Hᵀ `basis`, (sample, rank) `basis`, and V is never made.
+    """
+
+    features: np.ndarray  #: H, (sample, feature) float64
+    mean: np.ndarray  #: (feature,) what was subtracted
+    values: np.ndarray  #: s, (rank,), ascending
+    basis: np.ndarray
+    dual: bool
+
+    @cached_property
+    def left(self) -> np.ndarray:
+        """U, (sample, rank)."""
+        return self.basis * self.values if self.dual else self.features @ self.basis / self.values
+
+    @property
+    def spare(self) -> int:
+        """Degrees of freedom that neither the mean nor the features take up: n − 1 − rank."""
+        return len(self.features) - 1 - len(self.values)
+
+    def coordinates(self, targets: np.ndarray) -> np.ndarray:
+        """A = UᵀY, (rank, target), of targets (sample, target)."""
+        if self.dual:
+            return self.left.T @ targets
+        return self.basis.T @ (self.features.T @ targets) / self.values[:, None]
+
+    def project(self, features: np.ndarray) -> np.ndarray:
+        """Coordinates (sample, rank) of features (sample, feature) along the principal axes V."""
+        return self._rows(features) @ self.basis
+
+    def combine(self, features: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """`project(features) @ weights` for weights (rank, target), multiplied in the cheaper order."""
+        return self._rows(features) @ (self.basis @ weights)
+
+    def _rows(self, features: np.ndarray) -> np.ndarray:
+        centred = features - self.mean  # float64, as the mean is
+        return centred @ self.features.T if self.dual else centred
+
+
+def factorise(features: np.ndarray, *, solver: Solver = "auto", exact_limit: int = 4096, rank: int = 1024) -> Factors:
+    """Factor training features (sample, feature): finite, of any float type, two samples or more.
+
+    Primal factors the Gram matrix of features, dual that of samples, and `auto` the smaller of them. Where
+    that is larger than `exact_limit`, or if randomised, a `rank`-dimensional subspace of the features is
+    sought (Halko, Martinsson & Tropp 2011), and the regression is exact within it.
+
+    Directions with s² ≤ ε · max(n, p) · max s² are dropped: that is the rounding error of the eigenvalues
+    of a Gram matrix in float64, so what lies below holds no information.
+    """
+    samples, width = features.shape
+    # Differences from the first sample make a constant feature exactly zero, whatever its value.
+    start = features[0].astype(np.float64)
+    centred = features - start
+    shift = centred.mean(axis=0)
+    centred -= shift
+    mean = start + shift
+
+    if solver == "auto":
+        exact = min(samples, width) <= exact_limit
+        solver = "randomised" if not exact else "primal" if width <= samples else "dual"
+    if solver == "dual":
+        values, basis = _spectrum(centred @ centred.T, samples, width)
+        return Factors(centred, mean, values, basis / values, dual=True)
+    if solver == "primal":
+        values, basis = _spectrum(centred.T @ centred, samples, width)
+        return Factors(centred, mean, values, basis, dual=False)
+    from sklearn.utils.extmath import randomized_svd  # seconds to import, and seldom needed
+
+    subspace = randomized_svd(centred, min(rank, samples - 1, width), random_state=0)[2].T
+    reduced = centred @ subspace
+    values, basis = _spectrum(reduced.T @ reduced, samples, width)
+    return Factors(centred, mean, values, subspace @ basis, dual=False)
+
+
+def _spectrum(gram: np.ndarray, samples: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Singular values from a Gram matrix, ascending, without the numerically zero ones, and their vectors."""
+    squares, vectors = np.linalg.eigh(gram)
+    rank = int(np.count_nonzero(squares > EPSILON * max(samples, width) * max(squares[-1], 0.0)))
+    first = len(squares) - min(rank, samples - 1)
+    return np.sqrt(squares[first:]), vectors[:, first:]
+
+
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """A ridge regression with the ridge that the training samples choose."""
+
+    ridges: np.ndarray  #: (path,) what was tried, ascending
+    scores: np.ndarray  #: (path,) squared error per target to expect of a new sample, by GCV or leave-one-out
+    ridge: float  #: λ of the lowest score; 0 if no feature varies
+    train_mse: float  #: squared error, mean over training samples and targets
+    factors: Factors
+    weights: np.ndarray  #: (rank, target)
+    mean: np.ndarray  #: (target,) mean training target
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Targets (sample, target) from features (sample, feature): their mean if no feature varied."""
+        return self.mean + self.factors.combine(features, self.weights)
+
+
+def fit(factors: Factors, targets: np.ndarray, selection: Selection) -> Ridge:
+    """Ridge regression on targets (sample, target), float64, with one ridge for all of them.
+
+    Leave-one-out costs a product (sample × rank × target) for each ridge of the path, GCV one for all of it.
+    """
+    samples, number = targets.shape
+    mean = targets.mean(axis=0)
+    centred = targets - mean
+    coordinates = factors.coordinates(centred)
+    energies = np.square(coordinates).sum(axis=1)
+    outside = max(float(np.square(centred).sum() - energies.sum()), 0.0) if factors.spare else 0.0
+
+    ridges = _ridges(factors)
+    squares = np.square(factors.values)
+    shrinkage = ridges[:, None] / (squares + ridges[:, None])  # 1 − F, (path, rank)
+    residuals = outside + np.square(shrinkage) @ energies
+    if selection == "gcv":
+        scores = samples * residuals / np.square(factors.spare + shrinkage.sum(axis=1)) / number
+    else:
+        scores = _leave_one_out(factors, centred, coordinates, shrinkage)
+    best = int(np.argmin(scores))
+    weights = (factors.values / (squares + ridges[best]))[:, None] * coordinates
+    train_mse = float(residuals[best]) / (samples * number)
+    return Ridge(ridges, scores, float(ridges[best]), train_mse, factors, weights, mean)
+
+
+def _ridges(factors: Factors) -> np.ndarray:
+    """Ridges to try: 0 only where samples are left over to judge it, and 0 alone if no feature varies."""
+    if not len(factors.values):
+        return np.zeros(1)
+    ridges = RIDGES * np.square(factors.features).sum() / min(factors.features.shape)
+    return np.concatenate([[0.0], ridges]) if factors.spare else ridges
+
+
+def _leave_one_out(factors: Factors, targets: np.ndarray, coordinates: np.ndarray, shrinkage: np.ndarray) -> np.ndarray:
+    """Mean squared leave-one-out residual per target, (path,); infinite where a sample has leverage one.
+
+    Leaving a sample out moves the means of features and targets too: that is the 1/n in h_ii.
+    """
+    left = factors.left
+    leverages = np.square(left)
+    if factors.spare:
+        outside = targets - left @ coordinates
+        slack = 1.0 - 1.0 / len(targets) - leverages.sum(axis=1)
+        slack[slack < len(targets) * EPSILON] = 0.0
+    else:
+        outside = np.zeros_like(targets)
+        slack = np.zeros(len(targets))
+    remaining = slack[:, None] + leverages @ shrinkage.T  # 1 − h_ii, (sample, path)
+    errors = np.empty_like(remaining)
+    samples, number = targets.shape
+    step = max(1, BLOCK // targets.size)
+    for start in range(0, len(shrinkage), step):
+        part = shrinkage[start : start + step]
+        weights = part.T[:, :, None] * coordinates[:, None, :]  # (rank, ridge, target)
+        residuals = left @ weights.reshape(len(coordinates), len(part) * number)
+        residuals = residuals.reshape(samples, len(part), number)
+        residuals += outside[:, None, :]
+        errors[:, start : start + step] = np.einsum("irt,irt->ir", residuals, residuals)
+    judged = remaining.min(axis=0) > 0.0
+    scores = np.full(len(shrinkage), np.inf)
+    scores[judged] = np.mean(errors[:, judged] / np.square(remaining[:, judged]), axis=0) / number
+    return scores

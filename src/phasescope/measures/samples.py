@@ -1,0 +1,117 @@
+"""What the measures share: the stored samples, and the walk over cells."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from phasescope.errors import UserError
+from phasescope.measures.ridge import factorise
+
+#: Largest order of a matrix that is factored to rotate the pixels; beyond it they are decoded as they are.
+ROTATION_LIMIT = 4096
+
+
+class Variable(NamedTuple):
+    """What a measure says of one of its results."""
+
+    long_name: str
+    units: str = "1"  #: "1" where it has none
+    dims: tuple[str, ...] = ()  #: dimensions after (seed, step)
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """As they are written beside the array."""
+        return {"long_name": self.long_name, "units": self.units}
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """The inputs, centred on the mean training input, along the principal axes of the training inputs.
+
+    What a linear decoder predicts lies in the span of the training inputs. So the axes outside it are not
+    decoded: their part of a test input is an error that no decoder changes. Digits at 32×32 pixels have 61
+    axes.
+    """
+
+    train: np.ndarray  #: (training sample, axis) float64
+    test: np.ndarray  #: (test sample, axis) float64
+    outside: np.ndarray  #: (test sample,) squared length outside the axes, summed over pixels
+    baseline: np.ndarray  #: (test sample,) squared distance from the mean training input, mean over pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What is known of the stored samples, the same for every cell."""
+
+    inputs: np.ndarray  #: (sample, pixel) float32, standardised pixel values
+    labels: np.ndarray  #: (sample,) int64
+    train: np.ndarray  #: (sample,) bool
+    classes: int
+
+    @cached_property
+    def test(self) -> np.ndarray:
+        """The other samples, (sample,) bool."""
+        return ~self.train
+
+    @cached_property
+    def targets(self) -> Targets:
+        """What decoders predict: exact to the float32 rounding of the inputs, and made once."""
+        train, test = self.inputs[self.train], self.inputs[self.test]
+        if min(train.shape) <= ROTATION_LIMIT:
+            axes = factorise(train, exact_limit=ROTATION_LIMIT)
+            mean = axes.mean
+            rotated_train, rotated_test = axes.project(train), axes.project(test)
+        else:
+            mean = train.mean(axis=0, dtype=np.float64)
+            rotated_train, rotated_test = train - mean, test - mean
+        distance = np.square(test - mean).sum(axis=1)
+        outside = np.maximum(distance - np.square(rotated_test).sum(axis=1), 0.0)
+        return Targets(rotated_train, rotated_test, outside, distance / self.inputs.shape[1])
+
+
+def over_cells(
+    activations: xr.DataArray,
+    measure: Callable[[np.ndarray], dict[str, np.ndarray | float]],
+    variables: Mapping[str, Variable],
+    coords: Mapping[str, np.ndarray] | None = None,
+) -> xr.Dataset:
+    """Apply a measure of one cell, (sample, feature) → named arrays, to all of (seed, step, sample, feature).
+
+    Each cell is measured by itself, so that a result does not depend on what else is in memory.
+
+    Returns:
+        The variables on (seed, step) and their own dimensions, with `coords` for the latter.
+
+    Raises:
+        UserError: a cell holds NaN or infinite values.
+    """
+    ordered = activations.transpose("seed", "step", "sample", "feature")
+    seeds, steps = ordered["seed"].values, ordered["step"].values
+    cells = []
+    for seed, of_seed in zip(seeds, ordered.values, strict=True):
+        for step, values in zip(steps, of_seed, strict=True):
+            cell = np.ascontiguousarray(values)
+            require_finite(cell, f"at seed {seed}, step {step}")
+            cells.append(measure(cell))
+    result = xr.Dataset(coords={"seed": seeds, "step": steps, **(coords or {})})
+    for name, variable in variables.items():
+        values = np.stack([np.asarray(cell[name]) for cell in cells])
+        values = values.reshape(len(seeds), len(steps), *values.shape[1:])
+        result[name] = (("seed", "step", *variable.dims), values, variable.attributes)
+    return result
+
+
+def require_finite(values: np.ndarray, where: str) -> None:
+    """Raise a UserError if activations hold NaN or infinity; their sum tells, without a second array."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = values.sum(dtype=np.float64)
+    if not np.isfinite(total):
+        raise UserError(
+            f"the activations {where} hold NaN or infinite values, and measures need finite ones: "
+            "lower train.learning_rate if training diverged, "
+            "or set activations.dtype to float32 if float16 overflowed (above 65504)"
+        )

@@ -1,0 +1,128 @@
+"""Taps: places in a network whose outputs are read while it runs."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from phasescope.errors import UserError
+from phasescope.models.zoo import Network
+from phasescope.params.activations import Tap
+from phasescope.params.models import TAPS
+
+
+def tap_modules(model: Network, taps: Sequence[Tap]) -> dict[str, nn.Module]:
+    """The module whose output each tap reads, by the name of the tap.
+
+    ``logits`` is the output of the last linear layer, ``softmax`` the softmax of it, ``predense`` the input
+    of that layer, ``conv-2`` the output of the second last block; any other name is the path of a module.
+    (Logits, predense and conv-2 are layers -1, -2 and -3 in the text of Schneider & Prabhushankar 2024; in
+    its released code, -1 is predense.)
+
+    Raises:
+        UserError: the network has no such tap.
+    """
+    paths = {path: module for path, module in model.named_modules() if path}
+    named = {"softmax": "head", "logits": "head", "predense": "flatten"}
+    if "conv-2" in TAPS[model.name]:
+        named["conv-2"] = f"blocks.{len(list(model.get_submodule('blocks').children())) - 2}"
+    for tap in taps:
+        if tap.name not in named and tap.name not in paths:
+            nearest = difflib.get_close_matches(tap.name, [*named, *paths], n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"tap {tap.name!r}: {model.name} has no such tap (nearest: {nearest!r}); name one of "
+                f"{', '.join(named)} or the path of a module such as {list(paths)[1]!r}"
+            )
+    return {tap.name: paths[named.get(tap.name, tap.name)] for tap in taps}
+
+
+class Capture:
+    """Keeps the outputs at ``taps`` of the last forward pass of ``model``, within a ``with`` block.
+
+    The network computes what it would compute without; its hooks are gone after the block::
+
+        with Capture(model, taps) as capture:
+            model(images)
+            activations = capture.read()
+
+    Raises:
+        UserError: the network has no such tap.
+    """
+
+    def __init__(self, model: Network, taps: Sequence[Tap]):
+        self._model = model
+        self._taps = list(taps)
+        self._modules = tap_modules(model, taps)
+        self._outputs: dict[str, object] = {}
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        for name, module in self._modules.items():
+            self._hooks.append(module.register_forward_hook(self._keep(name)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self._outputs.clear()
+
+    def read(self) -> dict[str, torch.Tensor]:
+        """Activations of the last forward pass by tap name, each (batch, features), on their device.
+
+        Raises:
+            UserError: the module's output is no tensor, or no map that can be pooled as the tap asks for.
+        """
+        return {name: activations.flatten(1) for name, activations in self._pooled().items()}
+
+    def _keep(self, name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
+        def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+            self._outputs[name] = output.detach() if isinstance(output, torch.Tensor) else output
+
+        return hook
+
+    def _pooled(self) -> dict[str, torch.Tensor]:
+        return {tap.name: _value(self._model, tap, self._outputs[tap.name]) for tap in self._taps}
+
+
+def shapes(model: Network, taps: Sequence[Tap], channels: int, resolution: int) -> dict[str, tuple[int, ...]]:
+    """Shape of what each tap reads of one image, such as (512,) or (channel, row, column), after pooling.
+
+    Nothing is computed: weights and images stand on torch's meta device, and the network, its buffers and the
+    random numbers stay as they are.
+
+    Raises:
+        UserError: as `Capture` and `Capture.read`.
+    """
+    state = {name: value.to("meta") for name, value in model.state_dict().items()}
+    # Two images, for BatchNorm in training mode refuses 1×1 maps of a single one.
+    images = torch.zeros(2, channels, resolution, resolution, device="meta", dtype=_dtype(model))
+    with Capture(model, taps) as capture:
+        torch.func.functional_call(model, state, images)
+        return {name: tuple(activations.shape[1:]) for name, activations in capture._pooled().items()}
+
+
+def _value(model: Network, tap: Tap, output: object) -> torch.Tensor:
+    where = f"tap {tap.name!r} of {model.name}"
+    if not isinstance(output, torch.Tensor):
+        raise UserError(f"{where}: the module gives a {type(output).__name__}, not a tensor; tap one inside it")
+    if tap.name == "softmax":
+        output = output.softmax(dim=1)
+    if tap.pool is None:
+        return output
+    if output.ndim != 4:
+        raise UserError(f"{where}: pool is {tap.pool}, but this output has no maps to pool; leave `pool` out")
+    rows, columns = output.shape[2:]
+    if tap.pool > min(rows, columns):
+        raise UserError(f"{where}: pool is {tap.pool}, but the maps are {rows}×{columns}; ask for no more")
+    return nn.functional.adaptive_avg_pool2d(output, tap.pool)
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next(model.parameters()).dtype

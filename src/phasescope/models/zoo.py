@@ -1,0 +1,140 @@
+"""The networks of the learning-phases paper: F0, VGG-8/11/13/16 and ResNet-10.
+
+Every network is a sequence of named parts: ``stem`` (ResNet), ``blocks``, ``pool`` (ResNet), ``flatten`` and
+``head``, the last linear layer, whose outputs are the logits. F0 has no more than ``flatten`` and ``head``.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from phasescope.params.models import ModelName, ModelSettings
+
+#: Channels and stride of each convolution. Not the VGGs of Simonyan & Zisserman: the released code of the
+#: paper (Schneider & Prabhushankar 2024) shrinks the maps by strides, without max-pooling, and has one dense
+#: layer.
+VGG_LAYERS: dict[ModelName, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "vgg8": (
+        (32, 64, 128, 256, 512),
+        (2, 2, 2, 2, 2),
+    ),
+    "vgg11": (
+        (32, 64, 128, 128, 256, 256, 512, 512),
+        (2, 2, 1, 2, 1, 2, 1, 2),
+    ),
+    "vgg13": (
+        (32, 32, 64, 128, 128, 256, 256, 512, 512, 512),
+        (2, 1, 2, 1, 2, 1, 2, 1, 1, 2),
+    ),
+    "vgg16": (
+        (32, 32, 64, 64, 128, 128, 128, 256, 256, 256, 512, 512, 512),
+        (1, 2, 1, 2, 1, 1, 2, 1, 1, 2, 1, 1, 2),
+    ),
+}
+
+#: Channels and stride of each of the four basic blocks. The paper's network is not released; stem and strides
+#: follow from its 4×4 average pooling in front of the dense layer.
+RESNET10_BLOCKS = ((64, 1), (128, 2), (256, 2), (512, 2))
+
+
+class Network(nn.Sequential):
+    """A network made of named parts, which knows its own name."""
+
+    name: ModelName
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut (He et al. 2016), a 1×1 convolution where the shape changes.
+
+    Takes maps (batch, in_channels, n, n) to (batch, out_channels, ⌈n/stride⌉, ⌈n/stride⌉).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+        self.relu2 = nn.ReLU()
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps (batch, in_channels, n, n) → (batch, out_channels, ⌈n/stride⌉, ⌈n/stride⌉)."""
+        inner = self.relu1(self.bn1(self.conv1(maps)))
+        return self.relu2(self.bn2(self.conv2(inner)) + self.shortcut(maps))
+
+
+def build(settings: ModelSettings, channels: int, resolution: int, classes: int) -> Network:
+    """The network of ``settings`` with PyTorch's default initialisation, in training mode.
+
+    It takes images (batch, channels, resolution, resolution) to logits (batch, classes). At resolution 32 and
+    width 1 it is the network of the paper. VGGs at higher resolutions keep maps larger than 1×1, all of which
+    the head reads; ResNet-10 averages whatever remains.
+    """
+    if settings.name == "f0":
+        network = _f0(channels, resolution, classes)
+    elif settings.name == "resnet10":
+        network = _resnet10(settings.width, channels, classes)
+    else:
+        network = _vgg(*VGG_LAYERS[settings.name], settings.width, channels, resolution, classes)
+    network.name = settings.name
+    return network
+
+
+def place(network: Network, device: torch.device) -> Network:
+    """Bring a network to the device, with its maps in the layout in which convolutions run fastest."""
+    return network.to(device).to(memory_format=torch.channels_last)
+
+
+def _f0(channels: int, resolution: int, classes: int) -> Network:
+    head = nn.Linear(channels * resolution**2, classes, bias=False)
+    return Network(OrderedDict(flatten=nn.Flatten(), head=head))
+
+
+def _vgg(
+    widths: tuple[int, ...],
+    strides: tuple[int, ...],
+    factor: float,
+    channels: int,
+    resolution: int,
+    classes: int,
+) -> Network:
+    blocks = nn.Sequential()
+    for width, stride in zip(widths, strides, strict=True):
+        blocks.append(_conv_block(channels, _scaled(width, factor), stride))
+        channels = _scaled(width, factor)
+        resolution = -(-resolution // stride)
+    head = nn.Linear(channels * resolution**2, classes)
+    return Network(OrderedDict(blocks=blocks, flatten=nn.Flatten(), head=head))
+
+
+def _resnet10(factor: float, channels: int, classes: int) -> Network:
+    width = _scaled(64, factor)
+    stem = _conv_block(channels, width, stride=1)
+    blocks = nn.Sequential()
+    for block_width, stride in RESNET10_BLOCKS:
+        blocks.append(BasicBlock(width, _scaled(block_width, factor), stride))
+        width = _scaled(block_width, factor)
+    # The paper's 4×4 average pooling leaves 1×1 maps at resolution 32; so does this at any resolution.
+    pool = nn.AdaptiveAvgPool2d(1)
+    head = nn.Linear(width, classes)
+    return Network(OrderedDict(stem=stem, blocks=blocks, pool=pool, flatten=nn.Flatten(), head=head))
+
+
+def _conv_block(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    # ReLU makes a new tensor: in place, it would overwrite the BatchNorm output that a tap may hold.
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(),
+    )
+
+
+def _scaled(width: int, factor: float) -> int:
+    return max(1, round(width * factor))

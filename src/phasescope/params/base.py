@@ -1,0 +1,16 @@
+"""What all sections of the settings share."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME_PATTERN = r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$"
+
+#: A run or dataset name: lower-case words joined by dashes; never a bare number, which DVC drops without a word.
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+
+
+class Section(BaseModel):
+    """A group of settings: unknown keys, wrong types and infinities are rejected, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

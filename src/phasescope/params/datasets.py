@@ -1,0 +1,28 @@
+"""Settings of a dataset (section `datasets` of params.yaml)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from phasescope.params.base import Section
+
+Source = Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "image-folder"]
+
+
+class DatasetSettings(Section):
+    """Where the images come from, and how they are cut into training and test images."""
+
+    source: Source
+    resolution: Annotated[int, Field(ge=4, le=1024)] = 32
+    #: Only for `image-folder`: the folder, relative to the data root (PHASESCOPE_DATA) or absolute.
+    folder: str | None = None
+    #: Only for `image-folder`: the share of each class kept for testing where there is no train/ and test/ folder.
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    #: Only for `image-folder`: read the images as grey ones.
+    grey: bool = False
+
+    @model_validator(mode="after")
+    def _folder_belongs_to_image_folder(self) -> "DatasetSettings":
+        if (self.source == "image-folder") != (self.folder is not None):
+            raise ValueError("`folder` is needed for the source image-folder, and for no other")
+        return self

@@ -1,0 +1,26 @@
+"""Settings of the stage `figures`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from phasescope.params.base import Name, Section
+
+
+class FiguresSettings(Section):
+    """How figures look, and what they show."""
+
+    dpi: Annotated[int, Field(ge=20, le=1200)] = 150
+    formats: Annotated[list[Literal["svg", "png", "pdf"]], Field(min_length=1)] = ["svg", "png"]
+    #: The tap of Figure 1 (the first of these that a run has).
+    headline: list[str] = ["logits", "predense", "softmax"]
+    #: Steps shown as columns of Figure 4 (the nearest kept ones), spread evenly over the run if none are given.
+    columns: list[Annotated[int, Field(ge=0)]] | None = None
+    #: The tap whose features Figure 4 shows.
+    features: str = "predense"
+
+
+class FiguresJob(FiguresSettings):
+    """All that `figures` needs to know."""
+
+    runs: list[Name]

@@ -1,0 +1,27 @@
+"""Settings of the stage `phases`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from phasescope.params.base import Name, Section
+
+
+class PhasesSettings(Section):
+    """When a phase counts as present, and how sure the numbers are."""
+
+    #: The constant phase ends where the curve has left its start by this share of its range.
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    #: A fall or rise counts only above this share of the loss at step 0 …
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    #: … and above this many standard errors.
+    standard_errors: Annotated[float, Field(ge=0, le=10)] = 2.0
+    #: Bootstrap resamples of the test samples.
+    resamples: Annotated[int, Field(ge=10, le=100_000)] = 1000
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class PhasesJob(PhasesSettings):
+    """All that `phases` needs to know."""
+
+    runs: list[Name]

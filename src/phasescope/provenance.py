@@ -1,0 +1,75 @@
+"""What made a result: code, library versions, machine, device, threads.
+
+Kept beside a result and never inside it, so that the same arrays stay the same bytes whoever made them.
+"""
+
+import hashlib
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_info
+
+from phasescope.store.commit import canonical, write_file
+
+FOLDER = Path("provenance")
+LIBRARIES = (
+    "phasescope",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torch",
+    "torchvision",
+    "xarray",
+    "zarr",
+    "numcodecs",
+    "matplotlib",
+    "dvc",
+)
+
+
+def code_digest() -> str:
+    """SHA-256 of the sources of all phasescope modules that are loaded."""
+    sources = {
+        name: Path(file).read_bytes()
+        for name, module in sys.modules.items()
+        if name.split(".")[0] == "phasescope" and (file := getattr(module, "__file__", None))
+    }
+    digest = hashlib.sha256()
+    for name in sorted(sources):
+        digest.update(name.encode() + b"\0" + sources[name] + b"\0")
+    return digest.hexdigest()
+
+
+def write(name: str, **more: Any) -> None:
+    """Record what made a result, as `provenance/<name>.json`."""
+    write_file(FOLDER / f"{name}.json", canonical(describe(**more)).encode())
+
+
+def describe(**more: Any) -> dict[str, Any]:
+    """Everything about this process that can change a result's bits, as JSON values."""
+    return {
+        "code": code_digest(),
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "processor": _processor(),
+        "blas": sorted(
+            {(pool["internal_api"], pool["version"] or "", pool["num_threads"]) for pool in threadpool_info()}
+        ),
+        **more,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )

@@ -1,0 +1,209 @@
+"""A directory is complete or absent.
+
+Whatever is kept is first built in a scratch directory beside its place, which DVC and readers ignore. When all files
+are there, a manifest with the length and SHA-256 of each is written last, everything is flushed to the disk, and one
+rename puts the directory in place. A reader refuses a directory whose manifest is missing or does not match.
+
+The scratch directory is named by a fingerprint of what goes into it, so that an interrupted piece of work finds its
+finished parts again, and never those of another setting.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from phasescope.errors import UserError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+SCRATCH = ".scratch"
+
+
+class StoreError(UserError):
+    """A kept directory is missing, incomplete, damaged, or not the one that was asked for."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a complete directory says of itself."""
+
+    path: Path
+    kind: str
+    settings: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+    extra: dict[str, Any]
+    #: SHA-256 of the manifest, and so of everything in the directory.
+    digest: str
+
+
+def canonical(value: object) -> str:
+    """JSON with sorted keys: the same value gives the same text."""
+    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n"
+
+
+def fingerprint(*parts: object) -> str:
+    """A short name for the given JSON values: the same parts give the same name."""
+    return hashlib.sha256(canonical(list(parts)).encode()).hexdigest()[:16]
+
+
+class Scratch:
+    """The scratch directory of one target, held by this process alone."""
+
+    def __init__(self, target: Path, key: str) -> None:
+        self.target = target
+        self.path = target.parent / SCRATCH / f"{target.name}-{key}"
+
+    def commit(self, kind: str, settings: dict[str, Any], **extra: Any) -> None:
+        """Write the manifest, flush everything, and put the directory in its place with one rename."""
+        files = {str(p.relative_to(self.path)): p for p in sorted(self.path.rglob("*")) if p.is_file()}
+        manifest = {
+            "format": FORMAT,
+            "kind": kind,
+            "settings": settings,
+            "files": {name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for name, p in files.items()},
+            "extra": extra,
+        }
+        _write_synced(self.path / MANIFEST, canonical(manifest).encode())
+        for path in [*files.values(), *(p for p in self.path.rglob("*") if p.is_dir()), self.path]:
+            _sync(path)
+        if self.target.exists():
+            # Only where no DVC has cleared the way: the old directory steps aside, so that no reader sees a mixture.
+            aside = self.path.with_name(f"{self.target.name}-replaced")
+            shutil.rmtree(aside, ignore_errors=True)
+            self.target.rename(aside)
+        self.path.rename(self.target)
+        _sync(self.target.parent)
+
+
+@contextmanager
+def scratch(target: Path, key: str) -> Iterator[Scratch]:
+    """Hold the scratch directory of `target`; what is in it with the same `key` is kept from an earlier attempt.
+
+    After `commit` every scratch directory of the target is removed. Without it the directory stays, for the next
+    attempt to go on from.
+
+    Raises:
+        StoreError: another process is building the same target.
+    """
+    root = target.parent / SCRATCH
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / f"{target.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(f"{target}: another process is writing it; wait for that one to end") from None
+    try:
+        work = Scratch(target, key)
+        work.path.mkdir(exist_ok=True)
+        yield work
+        if not work.path.exists():
+            for left in root.glob(f"{target.name}-*"):
+                shutil.rmtree(left)
+            (root / f"{target.name}.lock").unlink(missing_ok=True)
+    finally:
+        lock.release()
+        if not any(root.iterdir()):
+            root.rmdir()
+
+
+def read(path: Path, kind: str | None = None) -> Manifest:
+    """The manifest of a complete directory, after checking every file's length and the metadata's hashes.
+
+    Shards are not hashed here: their own checksums are checked when they are read.
+
+    Raises:
+        StoreError: the directory is absent, has no manifest, or does not match it.
+    """
+    if not path.is_dir():
+        raise StoreError(f"{path} is not there: make it with `dvc repro`, or fetch it with `dvc pull`")
+    try:
+        text = (path / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        raise StoreError(
+            f"{path} has no {MANIFEST}, so it is not complete: remove it and run `dvc repro`, or `dvc pull` it again"
+        ) from None
+    try:
+        content = json.loads(text)
+        if content["format"] != FORMAT:
+            raise StoreError(
+                f"{path} has format {content['format']!r}, and this version of phasescope reads {FORMAT}: "
+                "install the version that wrote it"
+            )
+        manifest = Manifest(
+            path=path,
+            kind=content["kind"],
+            settings=content["settings"],
+            files=content["files"],
+            extra=content["extra"],
+            digest=hashlib.sha256(text).hexdigest(),
+        )
+        wrong = next((name for name, entry in manifest.files.items() if not _matches(path / name, entry)), None)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise StoreError(f"{path / MANIFEST} is damaged: `dvc pull` the directory again, or make it anew") from None
+    if wrong is not None:
+        raise StoreError(
+            f"{path / wrong} is missing or not as it was written: `dvc pull` {path} again, or remove it and `dvc repro`"
+        )
+    if kind is not None and manifest.kind != kind:
+        raise StoreError(f"{path} holds {manifest.kind!r}, where {kind!r} is expected")
+    return manifest
+
+
+def require_settings(manifest: Manifest, settings: dict[str, Any]) -> None:
+    """Refuse a directory that was written for other settings.
+
+    Raises:
+        StoreError: names the first setting that differs, with both values.
+    """
+    for key in sorted(settings.keys() | manifest.settings.keys()):
+        there, wanted = manifest.settings.get(key), settings.get(key)
+        if there != wanted:
+            raise StoreError(
+                f"{manifest.path} was written for other settings: {key} is {there!r} there and {wanted!r} in "
+                "params.yaml; run `dvc repro`"
+            )
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a small file of its own so that it is whole or absent, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    _write_synced(draft, data)
+    draft.rename(path)
+    _sync(path.parent)
+
+
+def _matches(path: Path, entry: dict[str, Any]) -> bool:
+    try:
+        same = path.stat().st_size == entry["bytes"]
+    except OSError:
+        return False
+    return same and (path.suffix != ".json" or _sha256(path) == entry["sha256"])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,91 @@
+"""A run's stores as labelled xarray objects."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from phasescope.store import arrays, commit
+from phasescope.store.commit import Manifest, StoreError
+
+
+class StoredRun:
+    """What is kept of one run: `runs/<name>` holds what it is, `results/<name>` what was measured of it."""
+
+    def __init__(self, name: str, root: Path = Path()) -> None:
+        self.name = name
+        self.root = root
+
+    @property
+    def path(self) -> Path:
+        """The folder with the stores of the run."""
+        return self.root / "runs" / self.name
+
+    @cached_property
+    def training(self) -> xr.Dataset:
+        """Weights (seed, step, parameter) and logs (seed, iteration) of the training.
+
+        Raises:
+            StoreError: the store is absent, incomplete or damaged.
+        """
+        return self._open(self.path / "train", "train")
+
+    @cached_property
+    def recorded(self) -> xr.Dataset:
+        """Everything that was recorded with the activations, each tap (seed, step, sample, <tap>_feature).
+
+        Raises:
+            StoreError: the store is absent, incomplete or damaged.
+        """
+        return arrays.open_dataset(self._recording.path / arrays.GROUP)
+
+    @cached_property
+    def _recording(self) -> Manifest:
+        return commit.read(self.path / "activations", "activations")
+
+    @property
+    def dataset(self) -> Path:
+        """Where the prepared dataset of the run is."""
+        return self.root / "datasets" / self._recording.extra["dataset"]["name"]
+
+    @property
+    def dataset_digest(self) -> str:
+        """Digest of the manifest of the dataset that the activations were taken of."""
+        return self._recording.extra["dataset"]["digest"]
+
+    @property
+    def taps(self) -> list[str]:
+        """Names of the taps whose activations are kept, in the order of the settings."""
+        return [tap["name"] for tap in self._recording.settings["taps"]]
+
+    def activations(self, tap: str) -> xr.DataArray:
+        """Activations at a tap, (seed, step, sample, feature), read when their values are asked for.
+
+        `sample` carries the coordinates label, split ("train" or "test") and index (in the dataset).
+
+        Raises:
+            StoreError: the store is absent or damaged, or has no such tap.
+        """
+        if tap not in self.taps:
+            raise StoreError(f"{self.path}: no tap {tap!r} is kept; there are {', '.join(self.taps)}")
+        return self.recorded[tap].rename({f"{tap}_feature": "feature"})
+
+    def measure(self, name: str) -> xr.Dataset:
+        """The result of a measure such as "decode", on (seed, step, layer).
+
+        Raises:
+            StoreError: the result is absent, incomplete or damaged.
+        """
+        return self._open(self.root / "results" / self.name / name, name)
+
+    def write_measure(self, name: str, result: xr.Dataset, settings: dict[str, Any]) -> None:
+        """Commit the result of a measure of this run's activations as `results/<run>/<name>`."""
+        inputs = {str(path): commit.read(path).digest for path in (self.path / "activations", self.dataset)}
+        target = self.root / "results" / self.name / name
+        with commit.scratch(target, commit.fingerprint(settings, inputs)) as scratch:
+            arrays.write_dataset(scratch.path / arrays.GROUP, result)
+            scratch.commit(name, settings, inputs=inputs)
+
+    def _open(self, path: Path, kind: str) -> xr.Dataset:
+        return arrays.open_dataset(commit.read(path, kind).path / arrays.GROUP)

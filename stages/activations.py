@@ -1,0 +1,24 @@
+"""Stage `activations`: the activations of every checkpoint of a run, at every tap."""
+
+from dataclasses import asdict
+from typing import Any
+
+from phasescope import provenance, stage
+from phasescope.activations import record
+from phasescope.compute import choose
+from phasescope.params.activations import ActivationsSettings
+from phasescope.params.train import TrainJob
+
+
+def main(run: str, **where: Any) -> None:
+    """Write runs/<run>/activations."""
+    chosen = choose(**where)
+    provenance.write(f"runs/{run}/activations", **asdict(chosen))
+    job = stage.settings(f"runs/{run}/train.json", TrainJob)
+    settings = stage.settings(f"runs/{run}/activations.json", ActivationsSettings)
+    folder = stage.RUNS / run
+    record(job, settings, stage.DATASETS / job.dataset, folder / "train", folder / "activations", chosen, run)
+
+
+if __name__ == "__main__":
+    stage.run(main, "run", device=str, threads=int, workers=int)

@@ -1,0 +1,22 @@
+"""Stage `decode`: how well the inputs are reconstructed from each layer's activations."""
+
+from functools import partial
+
+from phasescope import provenance, stage
+from phasescope.measures import cells
+from phasescope.measures.decode import decode
+from phasescope.params.decode import DecodeSettings
+from phasescope.store.run import StoredRun
+
+
+def main(run: str) -> None:
+    """Write results/<run>/decode."""
+    provenance.write(f"runs/{run}/decode")
+    settings = stage.settings(f"runs/{run}/decode.json", DecodeSettings)
+    stored = StoredRun(run)
+    result = cells.measure(stored, partial(decode, settings=settings), cells.samples_of(stored), f"decode {run}")
+    stored.write_measure("decode", result, settings.model_dump())
+
+
+if __name__ == "__main__":
+    stage.run(main, "run")

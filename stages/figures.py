@@ -1,0 +1,30 @@
+"""Stage `figures`: draw all figures, each with the numbers behind it."""
+
+import json
+from pathlib import Path
+
+from phasescope import stage
+from phasescope.figures.all import draw
+from phasescope.figures.drawing import Results, save
+from phasescope.params.figures import FiguresJob
+from phasescope.store import commit
+from phasescope.store.run import StoredRun
+
+
+def main() -> None:
+    """Write figures/<name>.svg, .png and .csv."""
+    job = stage.settings("figures.json", FiguresJob)
+    phases = json.loads(Path("metrics/phases.json").read_text(encoding="utf-8"))
+    results = {}
+    for name in job.runs:
+        run = StoredRun(name)
+        measures = {measure: run.measure(measure) for measure in ("decode", "probe", "distributions")}
+        results[name] = Results(phases=phases[name], **measures)
+    with commit.scratch(stage.FIGURES, commit.fingerprint(job.model_dump())) as scratch:
+        for drawing in draw(results, job):
+            save(drawing, scratch.path, job)
+        scratch.commit("figures", job.model_dump())
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,31 @@
+"""Stage `phases`: which learning phases every layer of every run goes through, and how sure that is."""
+
+import csv
+import io
+from pathlib import Path
+
+from phasescope import stage
+from phasescope.params.phases import PhasesJob
+from phasescope.phases import frame, phases, table
+from phasescope.progress import wide_console
+from phasescope.store.commit import canonical, write_file
+from phasescope.store.run import StoredRun
+
+
+def main() -> None:
+    """Write metrics/phases.json and metrics/phases.csv, and print the table."""
+    job = stage.settings("phases.json", PhasesJob)
+    runs = {name: StoredRun(name) for name in job.runs}
+    results = {name: phases(run.measure("decode"), run.measure("probe"), job) for name, run in runs.items()}
+    write_file(Path("metrics/phases.json"), canonical(results).encode())
+    rows = frame(results)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_file(Path("metrics/phases.csv"), text.getvalue().encode())
+    wide_console().print(table(results))
+
+
+if __name__ == "__main__":
+    stage.run(main)

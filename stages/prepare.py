@@ -1,0 +1,22 @@
+"""Stage `prepare`: bring a dataset into its one form, datasets/<name>."""
+
+import os
+from pathlib import Path
+
+from phasescope import provenance, stage
+from phasescope.data.sources import load
+from phasescope.params.datasets import DatasetSettings
+from phasescope.store.datasets import write_dataset
+
+
+def main(name: str) -> None:
+    """Read the images from the data root (PHASESCOPE_DATA), resize and split them."""
+    provenance.write(f"datasets/{name}")
+    settings = stage.settings(f"datasets/{name}.json", DatasetSettings)
+    root = Path(os.environ.get("PHASESCOPE_DATA") or "data")
+    dataset = load(settings, root, download=os.environ.get("PHASESCOPE_DOWNLOAD") == "1")
+    write_dataset(stage.DATASETS / name, dataset, settings.model_dump())
+
+
+if __name__ == "__main__":
+    stage.run(main, "name")

@@ -1,0 +1,33 @@
+"""Stage `probe`: how well the classes are read off each layer's activations."""
+
+from functools import partial
+
+from phasescope import provenance, stage
+from phasescope.measures import cells
+from phasescope.measures.probe import majority_accuracy, pixel_accuracy, probe
+from phasescope.params.probe import ProbeSettings
+from phasescope.store.run import StoredRun
+
+
+def main(run: str) -> None:
+    """Write results/<run>/probe, with the network's own accuracy and the baselines beside it."""
+    provenance.write(f"runs/{run}/probe")
+    settings = stage.settings(f"runs/{run}/probe.json", ProbeSettings)
+    stored = StoredRun(run)
+    samples = cells.samples_of(stored)
+    result = cells.measure(stored, partial(probe, settings=settings), samples, f"probe {run}")
+    result["network_accuracy"] = stored.recorded["accuracy"].sel(part="test", drop=True).load()
+    for baseline, value, long_name in [
+        (
+            "pixel_accuracy",
+            pixel_accuracy(samples, settings),
+            "test accuracy of the same probe on raw pixels",
+        ),
+        ("majority_accuracy", majority_accuracy(samples), "test accuracy of naming the most frequent class"),
+    ]:
+        result[baseline] = ((), value, {"long_name": long_name, "units": "1"})
+    stored.write_measure("probe", result, settings.model_dump())
+
+
+if __name__ == "__main__":
+    stage.run(main, "run")

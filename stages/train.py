@@ -1,0 +1,21 @@
+"""Stage `train`: train a run's network once per seed, and keep its weights at iterations 0 and 2^i."""
+
+from dataclasses import asdict
+from typing import Any
+
+from phasescope import provenance, stage
+from phasescope.compute import choose
+from phasescope.params.train import TrainJob
+from phasescope.training import train
+
+
+def main(run: str, **where: Any) -> None:
+    """Write runs/<run>/train."""
+    chosen = choose(**where)
+    provenance.write(f"runs/{run}/train", **asdict(chosen))
+    job = stage.settings(f"runs/{run}/train.json", TrainJob)
+    train(job, stage.DATASETS / job.dataset, stage.RUNS / run / "train", chosen, run)
+
+
+if __name__ == "__main__":
+    stage.run(main, "run", device=str, threads=int, workers=int)

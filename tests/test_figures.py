@@ -1,0 +1,292 @@
+import csv
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import xarray as xr
+
+from phasescope.figures.all import draw
+from phasescope.figures.curves import figure_1, figure_2, probes
+from phasescope.figures.distributions import figure_4, statistics
+from phasescope.figures.drawing import Results, save
+from phasescope.figures.style import class_styles, tap_styles
+from phasescope.params.figures import FiguresSettings
+from phasescope.params.phases import PhasesSettings
+from phasescope.phases import phases
+
+STEPS = np.array([0, 1, 2, 4, 8, 16, 32])
+SETTINGS = FiguresSettings(formats=["svg", "png", "pdf"], dpi=50)
+
+
+def results_of_a_run(layers=("softmax", "logits", "predense"), seeds=3, classes=10, bins=60, distributions=True):
+    """Measures of a run with the three phases, with small random differences between seeds and layers."""
+    generator = np.random.default_rng(0)
+    cells = ("seed", "step", "layer")
+    shape = (seeds, len(STEPS), len(layers))
+
+    def about(curve, spread=0.01):
+        return np.asarray(curve)[:, None] + spread * generator.standard_normal(shape)
+
+    loss = about([0.5, 0.5, 0.49, 0.4, 0.3, 0.35, 0.4])
+    coords = {"seed": range(seeds), "step": STEPS, "layer": list(layers)}
+    decode = xr.Dataset(
+        {
+            "test_mse": (cells, loss),
+            "fvu": (cells, loss / 0.7),
+            "error": ((*cells, "sample"), loss[..., None] * generator.uniform(0.9, 1.1, (*shape, 20))),
+            "baseline_mse": ((), 0.7),
+        },
+        coords,
+    )
+    probe = xr.Dataset(
+        {
+            "accuracy": (cells, about(np.linspace(0.5, 0.9, len(STEPS)))),
+            "shuffled_accuracy": (cells, about([0.1] * len(STEPS))),
+            "network_accuracy": (cells[:2], about(np.linspace(0.1, 0.9, len(STEPS)))[:, :, 0]),
+            "pixel_accuracy": ((), 0.8),
+        },
+        coords,
+    )
+    numbers = phases(decode, probe, PhasesSettings(resamples=20))
+    if not distributions:
+        return Results(decode, probe, numbers)
+    place = ("seed", "layer", "row")
+    of_row = (seeds, len(layers), 3)
+    density = generator.gamma(0.5, size=(*of_row, len(STEPS), classes, bins)).round(1)  # with empty bins
+    index = np.tile([0.0, 17.0, np.nan], (seeds, len(layers), 1))
+    quantities = ("zero_fraction", "selectivity", "class_variance", "js_divergence")
+    measured = xr.Dataset(
+        {
+            **{quantity: (cells, about(np.linspace(0.1, 0.6, len(STEPS)))) for quantity in quantities},
+            "density": ((*place, "step", "class", "bin"), density),
+            "zero": ((*place, "step", "class"), generator.uniform(size=density.shape[:-1])),
+            "edge": ((*place, "edge"), np.tile(np.linspace(0, 3, bins + 1), (*of_row, 1))),
+            "feature_index": (place, index, {"fixed": [0]}),
+        },
+        {**coords, "class": range(classes)},
+    )
+    return Results(decode, probe, numbers, measured)
+
+
+def numbers(rows, **wanted):
+    return np.array([row["value"] for row in rows if all(row.get(key) == value for key, value in wanted.items())])
+
+
+def drawn(axes):
+    """The y values of all lines of a panel that run over steps."""
+    return [line.get_ydata() for line in axes.lines if len(line.get_ydata()) > 2]
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    expected = {"figure-1", "figure-2", "probes", "figure-4-digits-vgg8", "distributions"}
+    for folder in ("first", "second"):
+        results = {"digits-vgg8": results_of_a_run(), "digits-f0": results_of_a_run(("softmax", "logits"))}
+        drawings = list(draw(results, SETTINGS))
+        assert {drawing.name for drawing in drawings} == expected  # F0 has no predense: no Figure 4 of it
+        for drawing in drawings:
+            save(drawing, tmp_path / folder, SETTINGS)
+    files = sorted(file.name for file in (tmp_path / "first").iterdir())
+    assert files == sorted(f"{name}.{suffix}" for name in expected for suffix in ("svg", "png", "pdf", "csv"))
+    for name in files:
+        first, second = ((tmp_path / folder / name).read_bytes() for folder in ("first", "second"))
+        assert len(first) > 500, name
+        assert first == second, name
+    assert b">digits-vgg8, logits</text>" in (tmp_path / "first" / "figure-1.svg").read_bytes()
+
+
+def test_only_the_formats_asked_for_are_written(tmp_path):
+    drawing = probes({"a": results_of_a_run()})
+    files = save(drawing, tmp_path / "new" / "folder", FiguresSettings(formats=["svg"]))
+    assert [file.name for file in files] == ["probes.svg", "probes.csv"]
+    assert all(file.exists() for file in files)
+
+
+def test_csv_holds_the_plotted_numbers_exactly(tmp_path):
+    drawing = figure_1({"a": results_of_a_run()}, SETTINGS)
+    *_, file = save(drawing, tmp_path, SETTINGS)
+    with file.open(newline="") as stream:
+        rows = [{**row, "value": float(row["value"])} for row in csv.DictReader(stream)]
+    assert list(rows[0]) == ["run", "layer", "quantity", "seed", "step", "value"]
+    upper, middle, lower = drawing.figure.axes
+    for axes, layer, quantity in (
+        (upper, "network", "normalised accuracy"),
+        (upper, "logits", "normalised loss"),
+        (middle, "logits", "loss"),
+        (lower, "network", "accuracy"),
+    ):
+        mean = numbers(rows, layer=layer, quantity=quantity, seed="mean")
+        assert any(np.array_equal(mean, line) for line in drawn(axes)), quantity
+        std = numbers(rows, layer=layer, quantity=quantity, seed="std")
+        bands = [band.get_paths()[0].vertices for band in axes.collections]
+        assert any((band[:, 1].max() == (mean + std).max()) for band in bands), quantity
+    assert numbers(rows, layer="mean image").tolist() == [0.7]
+    assert len(rows) == 4 * 2 * len(STEPS) + 1
+
+
+def test_figure_1_normalises_the_mean_and_scales_the_deviation():
+    result = results_of_a_run()
+    rows = figure_1({"a": result}, SETTINGS).rows
+    loss = result.decode.test_mse.sel(layer="logits")
+    mean, std = loss.mean("seed").values, loss.std("seed", ddof=1).values
+    low, high = mean.min(), mean.max()
+    np.testing.assert_allclose(
+        numbers(rows, quantity="normalised loss", seed="mean"), (mean - low) / (high - low), atol=1e-12
+    )
+    np.testing.assert_allclose(numbers(rows, quantity="normalised loss", seed="std"), std / (high - low), rtol=1e-9)
+
+
+def test_figure_1_marks_the_phases():
+    axes = figure_1({"a": results_of_a_run()}, SETTINGS).figure.axes[0]
+    assert sorted(line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 2) == [2, 8]
+    assert axes.texts[0].get_text() == "constant until 2, minimum at 8"
+    assert axes.get_title("left") == "a, logits"
+
+
+@pytest.mark.parametrize(
+    ("headline", "layer"), [(["predense", "logits"], "predense"), (["blocks.0", "logits"], "logits"), ([], "softmax")]
+)
+def test_headline_is_the_first_tap_the_run_has(headline, layer):
+    drawing = figure_1({"a": results_of_a_run()}, FiguresSettings(headline=headline))
+    assert numbers(drawing.rows, layer=layer, quantity="loss", seed="mean").size == len(STEPS)
+
+
+def test_figure_2_has_one_range_for_all_taps_of_a_run():
+    result = results_of_a_run()
+    result.decode.test_mse.loc[{"layer": "predense"}] /= 4
+    rows = figure_2({"a": result}).rows
+    joint = np.stack(
+        [
+            numbers(rows, layer=layer, quantity="jointly normalised loss", seed="mean")
+            for layer in ("softmax", "logits", "predense")
+        ]
+    )
+    assert joint.min() == 0
+    assert joint.max() == 1
+    assert joint[2].max() < joint[:2].min()
+    for layer in ("softmax", "logits", "predense"):
+        alone = numbers(rows, layer=layer, quantity="normalised loss", seed="mean")
+        assert (alone.min(), alone.max()) == (0, 1)
+    fvu = numbers(rows, layer="logits", quantity="fvu", seed="mean")
+    np.testing.assert_allclose(fvu, result.decode.fvu.sel(layer="logits").mean("seed"))
+
+
+def test_probes_show_the_baselines():
+    drawing = probes({"a": results_of_a_run()})
+    assert numbers(drawing.rows, layer="pixels").tolist() == [0.8]
+    assert numbers(drawing.rows, quantity="shuffled accuracy", seed="mean").size == 3 * len(STEPS)
+    (legend,) = drawing.figure.legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown == ["network", "softmax", "logits", "predense", "pixels", "shuffled labels"]
+
+
+def test_figure_4_shows_densities_and_the_share_of_zeros():
+    result = results_of_a_run()
+    drawing = figure_4("a", result.distributions, SETTINGS)
+    panels = np.array(drawing.figure.axes).reshape(2, 5)  # the third row is padding
+    assert panels[0, 0].get_ylabel() == "feature 0\nfixed"
+    assert panels[1, 0].get_ylabel() == "feature 17\nselective"
+    assert panels[0, 4].get_title().startswith("iteration 32\n")
+    cell = result.distributions.isel(seed=0, row=1).sel(layer="predense", step=32)
+    wanted = {"feature": 17, "step": 32, "class": "3", "seed": 0}
+    by_three = cell.density.sel({"class": 3}).values.reshape(20, 3).mean(axis=1)
+    np.testing.assert_allclose(numbers(drawing.rows, quantity="density", **wanted), by_three)
+    np.testing.assert_array_equal(
+        panels[1, 4].lines[3].get_ydata(), numbers(drawing.rows, quantity="density", **wanted)
+    )
+    assert numbers(drawing.rows, quantity="share of zeros", **wanted) == [float(cell.zero.sel({"class": 3}))]
+    assert panels[1, 4].get_title() == f"P(0) {float(cell.zero.min()):.2f}–{float(cell.zero.max()):.2f}"
+
+
+def test_figure_4_shows_the_nearest_kept_steps():
+    settings = FiguresSettings(columns=[0, 7, 9, 65536])
+    rows = figure_4("a", results_of_a_run().distributions, settings).rows
+    assert sorted({row["step"] for row in rows}) == [0, 8, 32]
+
+
+def test_figure_4_leaves_out_a_class_without_samples(tmp_path):
+    values = results_of_a_run().distributions
+    values.density.loc[{"class": 4}] = np.nan
+    values.zero.loc[{"class": 4}] = np.nan
+    drawing = figure_4("a", values, SETTINGS)
+    assert "4" not in {row["class"] for row in drawing.rows}
+    save(drawing, tmp_path, SETTINGS)
+
+
+@pytest.mark.parametrize("classes", [2, 13, 100])
+def test_figure_4_with_other_numbers_of_classes(tmp_path, classes):
+    drawing = figure_4("a", results_of_a_run(classes=classes, bins=7).distributions, SETTINGS)
+    save(drawing, tmp_path, FiguresSettings(formats=["svg"]))
+    assert len({row["class"] for row in drawing.rows}) == classes
+
+
+def test_no_figure_4_without_features():
+    result = results_of_a_run()
+    result.distributions.feature_index[:] = np.nan
+    assert [drawing.name for drawing in draw({"a": result}, SETTINGS)][-2:] == ["probes", "distributions"]
+
+
+def test_one_seed_and_one_tap(tmp_path):
+    for drawing in draw({"a": results_of_a_run(("predense",), seeds=1)}, SETTINGS):
+        assert not any(row.get("seed") == "std" for row in drawing.rows)
+        assert not any(axes.collections for axes in drawing.figure.axes)
+        save(drawing, tmp_path, SETTINGS)
+
+
+def test_runs_without_distributions_have_the_other_figures():
+    names = [drawing.name for drawing in draw({"a": results_of_a_run(distributions=False)}, SETTINGS)]
+    assert names == ["figure-1", "figure-2", "probes"]
+
+
+def test_many_runs_are_wrapped(tmp_path):
+    runs = {f"a-run-with-a-name-too-long-for-a-panel-{i}": results_of_a_run(distributions=False) for i in range(7)}
+    for drawing in draw(runs, SETTINGS):
+        width, height = drawing.figure.get_size_inches()
+        assert width <= 7.2
+        panels = [axes.get_position().bounds for axes in drawing.figure.axes]
+        assert len(set(panels)) == len(panels) == {"figure-1": 21, "figure-2": 21, "probes": 7}[drawing.name]
+        assert set(runs) == {row["run"] for row in drawing.rows}
+        save(drawing, tmp_path, FiguresSettings(formats=["png"], dpi=30))
+
+
+def test_missing_values_leave_gaps(tmp_path):
+    result = results_of_a_run()
+    result.decode.test_mse.loc[{"layer": "logits", "seed": 0, "step": 32}] = np.nan  # one seed diverged
+    result.decode.test_mse.loc[{"layer": "predense"}] = np.nan  # nothing is known
+    result.distributions.selectivity.loc[{"layer": "logits"}] = np.nan  # undefined where values are negative
+    for drawing in draw({"a": result}, SETTINGS):
+        assert all(np.isfinite(row["value"]) for row in drawing.rows)
+        save(drawing, tmp_path, SETTINGS)
+    rows = figure_1({"a": result}, SETTINGS).rows
+    others = result.decode.test_mse.sel(layer="logits", seed=[1, 2]).mean("seed")
+    np.testing.assert_allclose(numbers(rows, quantity="loss", seed="mean"), others)
+    assert not numbers(statistics({"a": result}).rows, layer="logits", quantity="selectivity").size
+
+
+def test_steps_have_their_place_on_the_axis():
+    axes = figure_1({"a": results_of_a_run()}, SETTINGS).figure.axes[-1]
+    places = axes.transData.transform([(step, 0.5) for step in STEPS])[:, 0]
+    np.testing.assert_allclose(np.diff(places), np.diff(places)[0])
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "2", "8", "32"]
+
+
+def test_taps_and_classes_are_told_apart():
+    looks = tap_styles(["conv-2", "blocks.1.0", "logits", *map(str, range(20))])
+    assert len({tuple(look.values()) for look in looks.values()}) == len(looks)
+    assert looks["logits"] == tap_styles(["logits"])["logits"]
+    assert len({str(look) for look in class_styles(12)}) == 12
+    assert len({str(look) for look in class_styles(100)}) == 100
+
+
+def test_settings_of_the_user_are_neither_used_nor_changed(tmp_path):
+    with mpl.rc_context({"font.size": 30, "lines.linewidth": 9}):
+        drawing = probes({"a": results_of_a_run()})
+        save(drawing, tmp_path, SETTINGS)
+        assert mpl.rcParams["font.size"] == 30
+    assert drawing.figure.axes[0].lines[0].get_linewidth() == 1.2
+
+
+def test_pyplot_and_torch_are_not_imported():
+    check = "import sys, phasescope.figures.all as _; sys.exit(bool({'matplotlib.pyplot', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
