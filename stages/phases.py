@@ -2,13 +2,14 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 from phasescope import stage
 from phasescope.params.phases import PhasesJob
 from phasescope.phases import frame, phases, table
 from phasescope.progress import wide_console
-from phasescope.store.commit import canonical, write_file
+from phasescope.store.commit import write_file
 from phasescope.store.run import StoredRun
 
 
@@ -17,13 +18,15 @@ def main() -> None:
     job = stage.settings("phases.json", PhasesJob)
     runs = {name: StoredRun(name) for name in job.runs}
     results = {name: phases(run.measure("decode"), run.measure("probe"), job) for name, run in runs.items()}
-    write_file(Path("metrics/phases.json"), canonical(results).encode())
+    # In the order of params.yaml, which the table keeps.
+    text = json.dumps(results, indent=1) + "\n"
+    write_file(Path("metrics/phases.json"), text.encode())
     rows = frame(results)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_file(Path("metrics/phases.csv"), text.getvalue().encode())
+    write_file(Path("metrics/phases.csv"), lines.getvalue().encode())
     wide_console().print(table(results))
 
 

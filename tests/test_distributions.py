@@ -60,9 +60,10 @@ def test_selective_classes_counts_classes_above_twice_the_mean():
     one = np.repeat([10.0, 1, 1, 1, 1], 2)  # overall mean 2.8: one class
     two = np.repeat([10.0, 10, 0, 0, 0], 2)  # 4: two classes
     none = np.ones(10)
-    values = np.column_stack([one, two, none, one])
+    dead = np.zeros(10)
+    values = np.column_stack([one, two, none, dead])
     result = statistics(cells(values), described(labels), DistributionsSettings())
-    np.testing.assert_array_equal(result["selective_classes"][0, 0], [0.25, 0.5, 0.25, 0, 0, 0])
+    np.testing.assert_array_equal(result["selective_classes"][0, 0], [0.5, 0.25, 0.25, 0, 0, 0])
 
 
 def test_strength_ratio_is_the_k_of_weak_and_strong_samples():
@@ -90,6 +91,7 @@ def test_divergence_of_known_histograms():
     labels = np.repeat(np.arange(4), 5)
     apart = np.repeat([0.0, 1, 2, 3], 5)
     assert of(apart, labels)["js_divergence"].item() == pytest.approx(2.0)  # log2(4 classes)
+    assert of(apart, labels)["js_divergence_shuffled"].item() < 1.5
     assert of(np.tile([0.0, 1, 2, 3, 4], 4), labels)["js_divergence"].item() == pytest.approx(0.0, abs=1e-12)
     assert of(np.full(20, 7.0), labels)["js_divergence"].item() == pytest.approx(0.0, abs=1e-12)
     # Unequal class sizes weigh alike: scipy's distance is the square root of the divergence of two.
@@ -155,6 +157,8 @@ def test_fixed_features_then_the_most_selective_of_the_others():
     settings = DistributionsSettings(fixed=[1, 99, 0, 1], selective=3)
     chosen = choose_features(cells(values)[0, 0], described(labels), settings)
     assert chosen == [1, 0, 3, 2, 4]
+    alike = np.tile(labels[:, None].astype(float), 50)
+    assert choose_features(cells(alike)[0, 0], described(labels), settings) == [1, 0, 2, 3, 4]
     noise = np.random.default_rng(0).standard_normal((6, 5)) * [1, 1, 1, 1, 0]
     signed = np.where(labels == 1, 5.0, -5.0)[:, None] * [0, 1, 2, 3, 0] + noise
     settings = DistributionsSettings(fixed=[], selective=1)

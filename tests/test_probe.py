@@ -59,13 +59,20 @@ def test_the_label_itself_is_read_off(digits):
 
 
 def test_shuffled_labels_are_at_chance(digits, features):
-    result = probe(cells(features), digits, ProbeSettings())
-    assert 0.0 <= result["shuffled_accuracy"].item() < 0.2
+    assert probe(cells(features), digits, ProbeSettings())["shuffled_accuracy"].item() == pytest.approx(0.1, abs=0.03)
+    result = probe(cells(features), digits, ProbeSettings(shuffles=1))
     shuffled = digits.labels.copy()
     train = np.flatnonzero(digits.train)
-    shuffled[train] = np.random.default_rng(0).permutation(digits.labels[train])
+    shuffled[train] = np.random.default_rng(0).permuted(digits.labels[train])
     by_hand = probe(cells(features), Samples(digits.inputs, shuffled, digits.train, 10), ProbeSettings())
     assert result["shuffled_accuracy"].item() == by_hand["accuracy"].item()
+
+
+def test_the_baseline_stays_at_chance_where_each_class_is_one_point(digits):
+    # A single permutation can give every class a wrong label, and the baseline an accuracy of zero.
+    one_hot = np.eye(10)[digits.labels]
+    result = probe(cells(one_hot), digits, ProbeSettings(shuffles=200))
+    assert result["shuffled_accuracy"].item() == pytest.approx(0.1, abs=0.03)
 
 
 def test_no_features_no_better_than_the_majority(digits):

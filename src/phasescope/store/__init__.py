@@ -1,0 +1,1 @@
+"""Stores: directories that are complete or absent, with labelled arrays inside."""
