@@ -26,6 +26,7 @@ from phasescope.params.train import TrainJob
 from phasescope.progress import Progress
 from phasescope.provenance import code_digest
 from phasescope.store import arrays, commit
+from phasescope.store.commit import StoreError
 from phasescope.store.datasets import read_dataset
 
 #: Images that pass through the network at once.
@@ -54,6 +55,8 @@ def record(
     dataset = commit.read(dataset_path, "dataset")
     training = commit.read(training_path, "train")
     commit.require_settings(training, job.model_dump())
+    if training.extra["dataset"] != dataset.digest:
+        raise StoreError(f"{training_path} was made with another dataset than {dataset_path} is now; run `dvc repro`")
     key = commit.fingerprint(
         settings.model_dump(), dataset.digest, training.digest, code_digest(), compute.device, compute.threads
     )

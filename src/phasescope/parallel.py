@@ -6,8 +6,10 @@ result depends on the threads inside a process but not on how many processes the
 
 import ctypes
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -72,9 +74,17 @@ def map_in_processes(
 def _start_worker(counters: Any) -> None:
     global _counters
     _counters = counters
-    end_with_parent()
+    # Its parent in the kernel's eyes is the fork server, so the worker watches the process that asked for it itself.
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
     # Ctrl-C reaches every process of the terminal; the parent alone answers it, and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_with_main_process() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call(function: Callable[..., None], index: int, item: tuple[Any, ...]) -> None:

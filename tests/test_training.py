@@ -1,0 +1,261 @@
+"""Training is reproducible, goes on where it was killed, and is not disturbed by being looked at."""
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch.nn import functional
+
+from phasescope import training
+from phasescope.compute import Compute
+from phasescope.data.dataset import Dataset, standardised
+from phasescope.data.digits import load_digits
+from phasescope.errors import UserError
+from phasescope.models import state
+from phasescope.models.zoo import build
+from phasescope.params.models import ModelSettings
+from phasescope.params.train import TrainJob
+from phasescope.schedule import checkpoint_steps
+from phasescope.store import arrays, commit
+from phasescope.store.datasets import read_dataset, write_dataset
+from phasescope.training import batches, train
+
+ONE = Compute("cpu", threads=1, workers=1)
+VGG = TrainJob(
+    dataset="d",
+    model=ModelSettings(name="vgg8", width=0.05),
+    seeds=[3, 5],
+    iterations=40,
+    batch_size=16,
+    learning_rate=0.01,
+)
+F0 = VGG.model_copy(update={"model": ModelSettings(name="f0"), "learning_rate": 0.001})
+
+
+@pytest.fixture(scope="module")
+def small() -> Dataset:
+    digits = load_digits(16)
+    keep = np.r_[:130, 1297:1340]
+    return replace(digits, images=digits.images[keep], labels=digits.labels[keep], train=digits.train[keep])
+
+
+@pytest.fixture(scope="module")
+def prepared(small, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "d"
+    write_dataset(path, small, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(prepared, tmp_path_factory) -> Path:
+    target = tmp_path_factory.mktemp("run") / "train"
+    train(VGG, prepared, target, ONE, "vgg")
+    return target
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_checkpoints_are_at_0_and_the_powers_of_two():
+    assert checkpoint_steps(1) == [0, 1]
+    assert checkpoint_steps(64) == [0, 1, 2, 4, 8, 16, 32, 64]
+    assert checkpoint_steps(100) == [0, 1, 2, 4, 8, 16, 32, 64]
+
+
+def test_each_epoch_visits_every_sample_once_in_an_order_of_its_own():
+    epochs = [np.concatenate([batch for _, batch in batches(7, 50, 16, start, start + 4)]) for start in (0, 4)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(50))
+    assert not np.array_equal(*epochs)
+    assert [len(batch) for _, batch in batches(7, 50, 16, 0, 4)] == [16, 16, 16, 2]
+
+
+def test_any_step_can_be_found_again():
+    whole = dict(batches(7, 50, 16, 0, 20))
+    for step, batch in batches(7, 50, 16, 9, 20):
+        np.testing.assert_array_equal(batch, whole[step])
+
+
+def test_the_same_seed_gives_the_same_bytes(trained, prepared, tmp_path):
+    train(VGG, prepared, tmp_path / "again", ONE, "vgg")
+    assert contents(tmp_path / "again") == contents(trained)
+
+
+def test_several_processes_give_the_same_bytes_as_one(trained, prepared, tmp_path):
+    train(VGG, prepared, tmp_path / "parallel", replace(ONE, workers=2), "vgg")
+    assert contents(tmp_path / "parallel") == contents(trained)
+
+
+def test_looking_at_the_network_does_not_disturb_its_training(trained, small):
+    """The reference is a bare loop that never stops to look: same weights, bit for bit, at the end."""
+    torch.set_num_threads(1)
+    torch.manual_seed(3)
+    network = build(VGG.model, 1, 16, 10).to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.SGD(network.parameters(), lr=VGG.learning_rate, momentum=VGG.momentum)
+    samples = np.flatnonzero(small.train)
+    images = torch.from_numpy(standardised(small, samples)).to(memory_format=torch.channels_last)
+    labels = torch.from_numpy(small.labels[samples])
+    losses = []
+    for _, batch in batches(3, len(samples), VGG.batch_size, 0, 32):
+        optimiser.zero_grad()
+        loss = functional.cross_entropy(network(images[batch]), labels[batch])
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    stored = xr.open_zarr(trained / arrays.GROUP)
+    np.testing.assert_array_equal(stored["weights"].sel(seed=3, step=32).values, state.flatten(network).numpy())
+    np.testing.assert_array_equal(stored["loss"].sel(seed=3).values[:32], np.array(losses, np.float32))
+
+
+def test_momentum_and_weight_decay_reach_the_optimiser(prepared, tmp_path):
+    weights = {}
+    for name, change in [("plain", {"momentum": 0.0}), ("momentum", {}), ("decay", {"weight_decay": 1.0})]:
+        train(F0.model_copy(update=change), prepared, tmp_path / name, ONE, name)
+        weights[name] = xr.open_zarr(tmp_path / name / arrays.GROUP)["weights"].sel(seed=3)
+    for name in ("momentum", "decay"):
+        np.testing.assert_array_equal(weights["plain"].sel(step=0), weights[name].sel(step=0))
+        assert not np.allclose(weights["plain"].sel(step=32), weights[name].sel(step=32), atol=1e-5)
+    assert np.abs(weights["decay"].sel(step=32)).mean() < np.abs(weights["momentum"].sel(step=32)).mean()
+
+
+def test_the_store_says_what_it_holds(trained):
+    stored = xr.open_zarr(trained / arrays.GROUP)
+    assert stored["weights"].dims == ("seed", "step", "parameter")
+    assert stored["step"].values.tolist() == checkpoint_steps(40)
+    assert stored["seed"].values.tolist() == [3, 5]
+    assert stored["loss"].dims == stored["accuracy"].dims == ("seed", "iteration")
+    assert stored.sizes["iteration"] == 40
+    assert not np.isnan(stored["test_accuracy"]).any()
+    manifest = commit.read(trained, "train")
+    assert manifest.extra["weights"].keys() == {"3", "5"}
+    assert len(set(manifest.extra["weights"]["3"].values())) == 7
+    # One file for each checkpoint's weights, few for everything else.
+    shards = [name for name in manifest.files if name.startswith(f"{arrays.GROUP}/weights/c/")]
+    assert len(shards) == 2 * 7
+    assert len(manifest.files) < len(shards) + 30
+
+
+def test_training_learns(prepared, tmp_path):
+    job = F0.model_copy(update={"iterations": 256, "seeds": [0]})
+    train(job, prepared, tmp_path / "run", ONE, "f0")
+    stored = xr.open_zarr(tmp_path / "run" / arrays.GROUP)
+    assert stored["test_accuracy"].values[0, 0] < 0.35
+    assert stored["test_accuracy"].values[0, -1] > 0.7
+
+
+class StopHereError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("job", [VGG, VGG.model_copy(update={"momentum": 0.0})], ids=["momentum", "plain"])
+@pytest.mark.parametrize("stop", [0, 1, 5, 32, 39])
+def test_an_interrupted_training_ends_in_the_same_bytes(job, stop, prepared, trained, tmp_path, monkeypatch):
+    """Interrupted in the second seed, at a step where it has saved and one where it has not since a while."""
+    if job.momentum == 0:
+        train(job, prepared, tmp_path / "whole", ONE, "vgg")
+        trained = tmp_path / "whole"
+    update = training._SeedTraining.update
+
+    def interrupt(self, batch):
+        if self.seed == 5 and self.step == stop:
+            raise StopHereError
+        update(self, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(StopHereError):
+        patch.setattr(training._SeedTraining, "update", interrupt)
+        train(job, prepared, tmp_path / "run", ONE, "vgg")
+    assert not (tmp_path / "run").exists()
+    made = []
+    monkeypatch.setattr(
+        training._SeedTraining, "update", lambda self, batch: made.append(self.seed) or update(self, batch)
+    )
+    train(job, prepared, tmp_path / "run", ONE, "vgg")
+    assert set(made) <= {5}  # the first seed was finished
+    assert len(made) <= 40 - (1 << stop.bit_length() >> 1)  # goes on from the last checkpoint at the latest
+    assert contents(tmp_path / "run") == contents(trained)
+    assert not (tmp_path / ".scratch").exists()
+
+
+def test_a_killed_training_ends_in_the_same_bytes(prepared, trained, tmp_path):
+    """SIGKILL of the process that trains, with two workers, wherever it happens to be."""
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from phasescope.compute import Compute\n"
+        "from phasescope.params.train import TrainJob\n"
+        "from phasescope.training import train\n"
+        "job = TrainJob.model_validate_json(sys.argv[1])\n"
+        "train(job, Path(sys.argv[2]), Path(sys.argv[3]), Compute('cpu', 1, 2), 'vgg')\n"
+    )
+    job = VGG.model_copy(update={"iterations": 1024})
+    target = tmp_path / "run"
+    arguments = [sys.executable, "-c", program, job.model_dump_json(), str(prepared), str(target)]
+    child = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".scratch/run-*/seed-*.npz")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not target.exists()
+    # The workers end with it: nobody goes on writing beside the next attempt.
+    before = sizes(tmp_path)
+    time.sleep(1.0)
+    assert sizes(tmp_path) == before
+    train(job, prepared, target, ONE, "vgg")
+    train(job, prepared, tmp_path / "whole", ONE, "vgg")
+    assert contents(target) == contents(tmp_path / "whole")
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_checkpoint_lost_in_a_crash_is_made_again(prepared, trained, tmp_path, monkeypatch):
+    update = training._SeedTraining.update
+
+    def interrupt(self, batch):
+        if self.seed == 5 and self.step == 20:
+            raise StopHereError
+        update(self, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(StopHereError):
+        patch.setattr(training._SeedTraining, "update", interrupt)
+        train(VGG, prepared, tmp_path / "run", ONE, "vgg")
+    shards = sorted(tmp_path.glob(f".scratch/run-*/{arrays.GROUP}/weights/c/1/*/*"))
+    shards[3].write_bytes(b"")
+    train(VGG, prepared, tmp_path / "run", ONE, "vgg")
+    assert contents(tmp_path / "run") == contents(trained)
+
+
+def test_a_diverging_training_says_so(prepared, tmp_path):
+    job = VGG.model_copy(update={"learning_rate": 1000.0})
+    with pytest.raises(
+        UserError, match=r"seed 3 diverged before step \d+: .* lower train.learning_rate \(now 1000.0\)"
+    ):
+        train(job, prepared, tmp_path / "run", ONE, "vgg")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_curves(prepared, trained, tmp_path):
+    train(VGG, prepared, tmp_path / "gpu", Compute("cuda", 1, 1), "vgg")
+    here, there = (xr.open_zarr(path / arrays.GROUP) for path in (trained, tmp_path / "gpu"))
+    np.testing.assert_array_equal(here["weights"].sel(step=0), there["weights"].sel(step=0))
+    np.testing.assert_allclose(here["weights"].sel(step=32), there["weights"].sel(step=32), atol=1e-2)
+    np.testing.assert_allclose(here["loss"], there["loss"], rtol=1e-2, atol=1e-3)
+
+
+def test_the_dataset_comes_back_as_it_was(prepared, small):
+    back = read_dataset(prepared)
+    for field in ("images", "labels", "train", "mean", "std"):
+        np.testing.assert_array_equal(getattr(back, field), getattr(small, field))
+    assert back.classes == small.classes
