@@ -1,12 +1,13 @@
 """Check all settings before anything is touched, and cut them into each stage's share."""
 
+import difflib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from phasescope.errors import UserError
 from phasescope.params.models import TAPS
-from phasescope.params.settings import Settings, read, shares, unknown
+from phasescope.params.settings import Settings, read, shares
 
 
 def resolve(path: Path) -> dict[str, dict[str, Any]]:
@@ -37,4 +38,9 @@ def _unknown_taps(settings: Settings) -> Iterator[str]:
             paths = [path for path, _ in network.named_modules() if path]
             for tap in others:
                 if tap not in paths:
-                    yield f"runs.{name}.activations.taps: {run.model.name}: {unknown(tap, [*named, *paths], 'tap')}"
+                    near = difflib.get_close_matches(tap, [*named, *paths], n=1)
+                    hint = f"did you mean {near[0]!r}? " if near else ""
+                    yield (
+                        f"runs.{name}.activations.taps: {run.model.name} has no tap {tap!r}; {hint}"
+                        f"known: {', '.join(named)}, and the paths of its modules such as {paths[1]!r}"
+                    )

@@ -1,13 +1,15 @@
 """All settings: params.yaml read with one reader and one model, and cut into each stage's share."""
 
 import difflib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from phasescope.errors import UserError
 from phasescope.params.activations import ActivationsSettings
@@ -66,25 +68,16 @@ def read(path: Path) -> Settings:
     Raises:
         UserError: one line per mistake: the key path, the value, what is allowed, the nearest name for a typo.
     """
+    content = _parsed(path)
+    mistakes: dict[str, str] = {}
     try:
-        # YAML 1.2, as DVC reads it: 1e-3 is a number and `no` a word.
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there: run this in the project's folder") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected sections such as `datasets:` and `runs:`")
-    mistakes = list(_misnamed(content)) or list(_ill_formed(content))
-    if not mistakes:
-        try:
-            settings = Settings.model_validate(_merged(content))
-            mistakes = list(_inconsistent(settings))
-            if not mistakes:
-                return settings
-        except ValidationError as error:
-            mistakes = _explained(error, content)
-    raise UserError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
+        settings = Settings.model_validate(_merged(content))
+    except ValidationError as error:
+        mistakes = _explained(error, content)
+    mistakes |= dict(_inconsistent(content)) | dict(_misnamed(content))
+    if mistakes:
+        raise UserError("\n".join(f"{path}: {where}: {mistake}" for where, mistake in mistakes.items()))
+    return settings
 
 
 def shares(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -103,57 +96,6 @@ def shares(settings: Settings) -> dict[str, dict[str, Any]]:
     return files
 
 
-def _misnamed(content: Any, where: str = "") -> Iterator[str]:
-    """Names that DVC would drop silently, at any depth."""
-    if isinstance(content, dict):
-        for key, value in content.items():
-            path = f"{where}.{key}" if where else str(key)
-            if key in FORBIDDEN:
-                yield f"{path}: DVC does not track parameters named {' or '.join(FORBIDDEN)}; choose another name"
-            elif not isinstance(key, str):
-                yield f"{path}: names are words with dashes such as `digits-vgg8`, not bare numbers"
-            yield from _misnamed(value, path)
-    elif isinstance(content, list):
-        for index, value in enumerate(content):
-            yield from _misnamed(value, f"{where}[{index}]")
-
-
-def _ill_formed(content: dict[str, Any]) -> Iterator[str]:
-    """What must hold before runs can be merged with the sections of all runs."""
-    for section in [*PER_RUN, "datasets", "runs"]:
-        if section in content and not isinstance(content[section], dict):
-            yield f"{section}: expected a group of settings, got {content[section]!r}"
-            return
-    for name, run in content.get("runs", {}).items():
-        if not isinstance(run, dict):
-            yield f"runs.{name}: expected a group of settings such as `dataset:` and `model:`, got {run!r}"
-            return
-        for section in PER_RUN:
-            if not isinstance(run.get(section, {}), dict):
-                yield f"runs.{name}.{section}: expected a group of settings, got {run[section]!r}"
-
-
-def _merged(content: dict[str, Any]) -> dict[str, Any]:
-    """Fill every run's sections up with those of all runs."""
-    runs = {
-        name: {
-            **run,
-            **{section: {**content.get(section, {}), **run.get(section, {})} for section in PER_RUN},
-        }
-        for name, run in content.get("runs", {}).items()
-    }
-    return {**content, "runs": runs} if "runs" in content else content
-
-
-def _inconsistent(settings: Settings) -> Iterator[str]:
-    """What no section can see on its own."""
-    for name, run in settings.runs.items():
-        if run.dataset not in settings.datasets:
-            yield f"runs.{name}.dataset: {unknown(run.dataset, list(settings.datasets), 'dataset')}"
-        if run.model.name == "f0" and run.model.width != 1:
-            yield f"runs.{name}.model.width: f0 has no hidden layer whose width could change; leave it at 1"
-
-
 def unknown(value: str, known: list[str], what: str) -> str:
     """Say that a name is not known, the nearest one that is, and which there are."""
     near = difflib.get_close_matches(value, known, n=1)
@@ -161,36 +103,163 @@ def unknown(value: str, known: list[str], what: str) -> str:
     return f"unknown {what} {value!r}; {hint}known: {', '.join(known)}"
 
 
-def _explained(error: ValidationError, content: dict[str, Any]) -> list[str]:
-    """Pydantic's errors in the user's words, each once."""
-    lines: dict[str, None] = {}
+def _parsed(path: Path) -> dict[str, Any]:
+    """The file as nested mappings and lists, all keys as text."""
+    try:
+        # YAML 1.2, as DVC reads it: 1e-3 is a number and `no` a word.
+        content = _with_text_keys(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: run this in the project's folder") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}: line {line}: not readable as UTF-8; save the file in UTF-8") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply, or an alias holds itself") from None
+    except DuplicateKeyError as error:
+        line, key = error.problem_mark.line + 1, error.problem.split('"')[1]
+        raise UserError(f"{path}: line {line}: {key!r} is there twice; leave one of the two") from None
+    except MarkedYAMLError as error:
+        line, problem = error.problem_mark.line + 1, error.problem.removeprefix("but ")
+        hint = "indent with spaces, not tabs" if "'\\t'" in problem else "check this line and those above it"
+        raise UserError(f"{path}: line {line}: not readable as YAML: {problem}; {hint}") from None
+    except YAMLError as error:
+        raise UserError(f"{path}: not readable as YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected sections such as `datasets:` and `runs:`, got {_shown(content)}")
+    return content
+
+
+def _with_text_keys(content: Any) -> Any:
+    """The same with every key as text: a bare number as a name is then judged like any other name."""
+    if isinstance(content, dict):
+        return {str(key): _with_text_keys(value) for key, value in content.items()}
+    return [_with_text_keys(value) for value in content] if isinstance(content, list) else content
+
+
+def _merged(content: dict[str, Any]) -> dict[str, Any]:
+    """Fill every run's sections up with those of all runs; what is no mapping is left for the model to refuse."""
+
+    def filled_up(run: Any) -> Any:
+        if not isinstance(run, dict):
+            return run
+        sections = {}
+        for section in PER_RUN:
+            shared, own = content.get(section), run.get(section, {})
+            sections[section] = {**shared, **own} if isinstance(shared, dict) and isinstance(own, dict) else own
+        return {**run, **sections}
+
+    if not isinstance(content.get("runs"), dict):
+        return content
+    return {**content, "runs": {name: filled_up(run) for name, run in content["runs"].items()}}
+
+
+def _inconsistent(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What no section can see on its own, as path and mistake."""
+    datasets, runs = content.get("datasets"), content.get("runs")
+    if not isinstance(datasets, dict) or not isinstance(runs, dict):
+        return
+    for name, run in runs.items():
+        match run:
+            case {"dataset": str(dataset)} if dataset not in datasets:
+                yield _path(["runs", name, "dataset"]), unknown(dataset, list(datasets), "dataset")
+        match run:
+            case {"model": {"name": "f0", "width": width}} if width != 1:
+                where = _path(["runs", name, "model", "width"])
+                yield where, f"f0 has no hidden layer whose width could change: leave it at 1; got {_shown(width)}"
+
+
+def _misnamed(content: Any, location: tuple[str | int, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Names that DVC would drop silently, at any depth, as path and mistake."""
+    if isinstance(content, dict | list):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            if key in FORBIDDEN:
+                names = " or ".join(FORBIDDEN)
+                yield _path([*location, key]), f"DVC does not track parameters named {names}; choose another name"
+            yield from _misnamed(value, (*location, key))
+
+
+def _path(location: Sequence[str | int]) -> str:
+    """Where in the file, such as `runs.digits-vgg8.train.seeds[0]`; a name that is none in quotes."""
+    parts = [
+        f"[{part}]" if isinstance(part, int) else f".{part}" if re.fullmatch(r"[\w-]+", part) else f".{part!r}"
+        for part in location
+    ]
+    return "".join(parts).removeprefix(".")
+
+
+def _explained(error: ValidationError, content: dict[str, Any]) -> dict[str, str]:
+    """Pydantic's errors in the user's words, by path."""
+    mistakes: dict[str, str] = {}
     for detail in error.errors():
         location = [part for part in detail["loc"] if part != "[key]"]
-        path = ".".join(str(part) for part in location)
+        where = location
         # A mistake in the section of all runs shows up in each run as well: say it where it was made.
         if location[0] == "runs" and len(location) > 3 and location[2] in PER_RUN:
             own = content["runs"][location[1]].get(location[2], {})
             if location[3] not in own:
-                path = ".".join(str(part) for part in location[2:])
-        lines[f"{path}: {_explanation(detail, location)}"] = None
-    return list(lines)
+                where = location[2:]
+        mistakes[_path(where)] = _explanation(detail, location)
+    return mistakes
+
+
+#: What pydantic's errors say was expected, in plain words.
+EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "names, each with a group of settings",
+    "greater_than": "a number above {gt:.15g}",
+    "greater_than_equal": "a number of at least {ge:.15g}",
+    "less_than": "a number below {lt:.15g}",
+    "less_than_equal": "a number of at most {le:.15g}",
+    "too_short": "{min_length} or more entries",
+    "too_long": "{max_length} entries or fewer",
+    "string_pattern_mismatch": "letters, digits, `.`, `_` and `-`, a letter first",
+    "string_too_long": "{max_length} characters or fewer",
+}
 
 
 def _explanation(detail: Any, location: list[Any]) -> str:
-    value = detail["input"]
+    value, context = detail["input"], detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
             return unknown(str(location[-1]), _known_keys(location[:-1]), "key")
         case "missing":
             return "is missing"
         case "literal_error":
-            allowed = detail["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-            return unknown(str(value), allowed, "value")
-        case "string_pattern_mismatch" if "[key]" in detail["loc"] or location[-1] == "dataset":
-            return f"{value!r} is no name; names are lower-case words with dashes such as `digits-vgg8`"
+            return unknown(str(value), context["expected"].replace("'", "").replace(" or ", ", ").split(", "), "value")
+        case "string_pattern_mismatch" if "[key]" in detail["loc"]:
+            allowed = "lower-case letters, digits and dashes, a letter first, such as `digits-vgg8`"
+            return f"{value!r} is no name; names are {allowed}"
         case "value_error":
-            return str(detail["ctx"]["error"])
-    return f"{value!r} is not allowed: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+            return f"{context['error']}; got {_shown(value)}"
+        case "model_type":
+            expected = f"a group of settings ({', '.join(_known_keys(location))})"
+        case known if known in EXPECTED:
+            expected = EXPECTED[known].format(**context)
+        case _:
+            return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {_shown(value)}"
+    remedy = ""
+    if detail["type"] == "int_type" and isinstance(value, float) and value.is_integer():
+        remedy = f"; write {int(value)}"
+    elif detail["type"] == "list_type" and isinstance(value, str | int):
+        remedy = f"; write [{value}]"
+    return f"expected {expected}, got {_shown(value)}{remedy}"
+
+
+def _shown(value: Any) -> str:
+    """A value as the user may recognise it, in 60 characters at most."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case str():
+            return f"the text {value!r:.60}"
+    return f"{value!r:.60}"
 
 
 def _known_keys(location: list[Any]) -> list[str]:

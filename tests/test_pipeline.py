@@ -1,0 +1,278 @@
+"""The pipeline under DVC: what is affected runs, and nothing else; what was made is shared; what was killed goes on."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from ruamel.yaml import YAML
+
+from closure import ROOT, reached
+
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py"))
+PER_RUN = ("train", "activations", "decode", "probe", "distributions")
+
+PARAMS = """\
+# a small project
+datasets:
+  digits: {source: digits, resolution: 8}
+runs:
+  alpha:
+    dataset: digits
+    model: {name: f0}
+    train: {learning_rate: 0.001, iterations: 2048}
+    activations: {taps: [softmax, logits]}
+  beta:
+    dataset: digits
+    model: {name: vgg8, width: 0.05}
+    train: {learning_rate: 0.01, iterations: 8}
+train:
+  seeds: [0, 1]
+  batch_size: 16
+activations:
+  taps: [logits, predense]
+figures:
+  dpi: 40
+"""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_its_script_and_exactly_the_modules_it_reaches(stage):
+    pipeline = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    entry = pipeline[stage].get("do", pipeline[stage])
+    code = {dependency for dependency in entry["deps"] if dependency.endswith(".py")}
+    assert code == {f"stages/{stage}.py"} | reached(ROOT / "stages" / f"{stage}.py")
+
+
+def test_every_stage_script_is_a_stage_of_its_name():
+    pipeline = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert sorted(pipeline) == STAGES
+    for name, entry in pipeline.items():
+        command = entry.get("do", entry)["cmd"].split()
+        assert command[:2] == ["python", f"stages/{name}.py"]
+        assert command[2:] in ([], ["${key}"])  # nothing else from params.yaml reaches a command line
+
+
+class Project:
+    """A project of its own, with the repository's pipeline and sources."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        site = path.parent / f"{path.name}-site"
+        self.environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(path / "src"),
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_GLOBAL_CONFIG_DIR": str(site / "global"),
+            "DVC_SYSTEM_CONFIG_DIR": str(site / "system"),
+            "DVC_SITE_CACHE_DIR": str(site / "cache"),
+            **{
+                f"GIT_{who}_{what}": "tester@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+            },
+        }
+
+    def call(self, *command: str, fails: bool = False) -> str:
+        done = subprocess.run(command, cwd=self.path, env=self.environment, capture_output=True, text=True)
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def repro(self, *options: str) -> list[str]:
+        """Run `dvc repro`; gives the names of the stages that ran."""
+        return re.findall(r"Running stage '(.*)'", self.call("dvc", "repro", *options))
+
+    def change(self, file: str, *replacements: tuple[str, str]) -> None:
+        path = self.path / file
+        text = path.read_text()
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        path.write_text(text)
+
+    def copy(self, path: Path) -> "Project":
+        shutil.copytree(self.path, path, symlinks=True)
+        return Project(path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Project:
+    """A project whose pipeline has run once."""
+    project = Project(tmp_path_factory.mktemp("pipeline") / "project")
+    project.path.mkdir()
+    for name in ("stages", "src"):
+        shutil.copytree(ROOT / name, project.path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, project.path)
+    (project.path / "params.yaml").write_text(PARAMS)
+    project.call("git", "init", "--quiet")
+    project.call("dvc", "init", "--quiet")
+    shutil.copy(ROOT / ".dvc" / "config", project.path / ".dvc" / "config")
+    ran = project.repro()
+    assert sorted(ran) == sorted(
+        [
+            "resolve",
+            "prepare@digits",
+            *(f"{stage}@{run}" for run in ("alpha", "beta") for stage in PER_RUN),
+            "phases",
+            "figures",
+        ]
+    )
+    return project
+
+
+@pytest.fixture
+def project(made, tmp_path) -> Project:
+    return made.copy(tmp_path / "project")
+
+
+def of_run(run: str, *stages: str) -> list[str]:
+    return sorted(["resolve", *(f"{stage}@{run}" for stage in stages), "phases", "figures"])
+
+
+def test_a_second_repro_has_nothing_to_do(made):
+    assert "Data and pipelines are up to date." in made.call("dvc", "repro")
+
+
+def test_a_run_setting_reruns_that_run_and_what_collects(project):
+    project.change("params.yaml", ("learning_rate: 0.01,", "learning_rate: 0.02,"))
+    assert sorted(project.repro()) == of_run("beta", *PER_RUN)
+
+
+def test_a_new_tap_does_not_train_again(project):
+    project.change("params.yaml", ("taps: [logits, predense]", "taps: [logits, predense, conv-2]"))
+    assert sorted(project.repro()) == of_run("beta", *PER_RUN[1:])
+
+
+def test_a_figure_setting_reruns_figures_alone(project):
+    project.change("params.yaml", ("dpi: 40", "dpi: 50"))
+    assert project.repro() == ["resolve", "figures"]
+
+
+def test_a_comment_or_another_order_of_the_settings_reruns_nothing_but_the_check(project):
+    project.change("params.yaml", ("# a small project", "# the same project"))
+    assert project.repro() == ["resolve"]
+
+
+def test_a_comment_in_a_decoder_reruns_decode_and_nothing_after_it(project):
+    project.change("src/phasescope/measures/decode.py", ("from collections", "# a remark\nfrom collections"))
+    assert sorted(project.repro()) == ["decode@alpha", "decode@beta"]
+
+
+def test_a_new_run_is_all_that_is_trained(project):
+    project.change("params.yaml", ("train:\n  seeds", THIRD + "train:\n  seeds"))
+    assert sorted(project.repro()) == of_run("gamma", *PER_RUN)
+    assert (project.path / "figures" / "figure-4-gamma.svg").exists()
+
+
+THIRD = """\
+  gamma:
+    dataset: digits
+    model: {name: vgg8, width: 0.05}
+    train: {learning_rate: 0.02, iterations: 4}
+"""
+
+
+def test_a_removed_run_leaves_nothing_in_the_figures(project):
+    text = project.path / "params.yaml"
+    text.write_text(re.sub(r"  beta:\n(    .*\n)+", "", text.read_text()))
+    assert project.repro() == ["resolve", "phases", "figures"]
+    figures = project.path / "figures"
+    assert not (figures / "figure-4-beta.svg").exists()
+    assert not [path for path in figures.glob("*.csv") if "beta" in path.read_text()]
+    assert "beta" not in (project.path / "metrics" / "phases.json").read_text()
+    assert not (project.path / "results" / "beta").exists()
+    assert project.repro() == []
+    # And it comes back from the cache when the run does.
+    text.write_text(PARAMS)
+    assert project.repro() == ["resolve"]
+    assert (figures / "figure-4-beta.svg").exists()
+
+
+def test_a_mistake_in_the_settings_loses_nothing(project):
+    before = sizes(project.path / "figures") | sizes(project.path / "runs")
+    project.change("params.yaml", ("learning_rate: 0.01,", "learning_rate: -1,"))
+    told = project.call("dvc", "repro", fails=True)
+    assert "params.yaml: runs.beta.train.learning_rate" in told
+    assert "Traceback" not in told
+    assert sizes(project.path / "figures") | sizes(project.path / "runs") == before
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_run_is_few_files(made):
+    files = [p for folder in ("runs", "results") for p in (made.path / folder / "alpha").rglob("*") if p.is_file()]
+    assert len(files) < 400
+
+
+def test_what_is_pushed_is_pulled_elsewhere_and_nothing_runs_again(project, tmp_path):
+    project.call("git", "add", "--all")
+    project.call("git", "commit", "--quiet", "--message", "a run")
+    tracked = project.call("git", "ls-files").split()
+    assert "configs/phases.json" in tracked
+    assert not [name for name in tracked if name.startswith(("runs/", "results/", "figures/", "datasets/"))]
+    project.call("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    project.call("git", "commit", "--quiet", "--all", "--message", "a remote")
+    project.call("dvc", "push")
+    other = Project(tmp_path / "other")
+    subprocess.run(["git", "clone", "--quiet", str(project.path), str(other.path)], check=True)
+    other.call("dvc", "pull")
+    assert "Data and pipelines are up to date." in other.call("dvc", "repro")
+    assert xr.open_zarr(other.path / "runs" / "beta" / "activations" / "arrays.zarr")["predense"].notnull().all()
+    other.change("params.yaml", ("dpi: 40", "dpi: 50"))
+    assert other.repro() == ["resolve", "figures"]
+
+
+@pytest.mark.parametrize("victim", ["stage", "dvc"])
+def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(project, made, victim):
+    shutil.rmtree(project.path / "runs" / "alpha" / "train")
+    shutil.rmtree(project.path / ".dvc" / "tmp", ignore_errors=True)
+    command = ["dvc", "repro", "--force", "--single-item", "train@alpha"]
+    running = subprocess.Popen(
+        command, cwd=project.path, env=project.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    scratch = project.path / "runs" / "alpha" / ".scratch"
+    wait_for(lambda: list(scratch.glob("train-*/seed-*.npz")))
+    if victim == "dvc":
+        running.send_signal(signal.SIGKILL)
+    else:
+        children = subprocess.run(
+            ["pgrep", "--parent", str(running.pid)], capture_output=True, text=True
+        ).stdout.split()
+        assert children
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+    running.wait()
+    # Nobody goes on training beside the next attempt.
+    wait_for(lambda: unchanged(scratch))
+    assert not (project.path / "runs" / "alpha" / "train").exists()
+    assert list(scratch.glob("train-*/seed-*.npz"))
+    project.repro("--force", "--single-item", "train@alpha")
+    assert contents(project.path / "runs" / "alpha" / "train") == contents(made.path / "runs" / "alpha" / "train")
+    assert not scratch.exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def unchanged(folder: Path) -> bool:
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    time.sleep(1.0)
+    return before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
