@@ -13,9 +13,9 @@ from phasescope.params.train import TrainJob
 def main(run: str, **where: Any) -> None:
     """Write runs/<run>/activations."""
     chosen = choose(**where)
-    provenance.write(f"runs/{run}/activations", **asdict(chosen))
     job = stage.settings(f"runs/{run}/train.json", TrainJob)
     settings = stage.settings(f"runs/{run}/activations.json", ActivationsSettings)
+    provenance.write(f"runs/{run}/activations", **asdict(chosen))
     folder = stage.RUNS / run
     record(job, settings, stage.DATASETS / job.dataset, folder / "train", folder / "activations", chosen, run)
 

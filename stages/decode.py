@@ -11,8 +11,8 @@ from phasescope.store.run import StoredRun
 
 def main(run: str) -> None:
     """Write results/<run>/decode."""
-    provenance.write(f"runs/{run}/decode")
     settings = stage.settings(f"runs/{run}/decode.json", DecodeSettings)
+    provenance.write(f"runs/{run}/decode")
     stored = StoredRun(run)
     result = cells.measure(stored, partial(decode, settings=settings), cells.samples_of(stored), f"decode {run}")
     stored.write_measure("decode", result, settings.model_dump())

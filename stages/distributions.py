@@ -12,8 +12,8 @@ from phasescope.store.run import StoredRun
 
 def main(run: str) -> None:
     """Write results/<run>/distributions."""
-    provenance.write(f"runs/{run}/distributions")
     settings = stage.settings(f"runs/{run}/distributions.json", DistributionsSettings)
+    provenance.write(f"runs/{run}/distributions")
     stored = StoredRun(run)
     samples = cells.samples_of(stored)
     result = cells.measure(stored, partial(statistics, settings=settings), samples, f"distributions {run}")

@@ -1,9 +1,7 @@
 """Stage `figures`: draw all figures, each with the numbers behind it."""
 
-import json
-from pathlib import Path
-
 from phasescope import stage
+from phasescope.errors import UserError
 from phasescope.figures.all import draw
 from phasescope.figures.drawing import Results, save
 from phasescope.params.figures import FiguresJob
@@ -14,9 +12,11 @@ from phasescope.store.run import StoredRun
 def main() -> None:
     """Write figures/<name>.svg, .png and .csv."""
     job = stage.settings("figures.json", FiguresJob)
-    phases = json.loads(Path("metrics/phases.json").read_text(encoding="utf-8"))
+    phases = stage.phases()
     results = {}
     for name in job.runs:
+        if name not in phases:
+            raise UserError(f"{stage.METRICS} knows no run {name!r}: run `dvc repro phases`")
         run = StoredRun(name)
         measures = {measure: run.measure(measure) for measure in ("decode", "probe", "distributions")}
         results[name] = Results(phases=phases[name], **measures)

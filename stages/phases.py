@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from pathlib import Path
 
 from phasescope import stage
 from phasescope.params.phases import PhasesJob
@@ -20,13 +19,13 @@ def main() -> None:
     results = {name: phases(run.measure("decode"), run.measure("probe"), job) for name, run in runs.items()}
     # In the order of params.yaml, which the table keeps.
     text = json.dumps(results, indent=1) + "\n"
-    write_file(Path("metrics/phases.json"), text.encode())
+    write_file(stage.METRICS, text.encode())
     rows = frame(results)
     lines = io.StringIO()
     writer = csv.DictWriter(lines, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_file(Path("metrics/phases.csv"), lines.getvalue().encode())
+    write_file(stage.METRICS.with_suffix(".csv"), lines.getvalue().encode())
     wide_console().print(table(results))
 
 

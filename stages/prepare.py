@@ -11,8 +11,8 @@ from phasescope.store.datasets import write_dataset
 
 def main(name: str) -> None:
     """Read the images from the data root (PHASESCOPE_DATA), resize and split them."""
-    provenance.write(f"datasets/{name}")
     settings = stage.settings(f"datasets/{name}.json", DatasetSettings)
+    provenance.write(f"datasets/{name}")
     root = Path(os.environ.get("PHASESCOPE_DATA") or "data")
     dataset = load(settings, root, download=os.environ.get("PHASESCOPE_DOWNLOAD") == "1")
     write_dataset(stage.DATASETS / name, dataset, settings.model_dump())

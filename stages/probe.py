@@ -11,8 +11,8 @@ from phasescope.store.run import StoredRun
 
 def main(run: str) -> None:
     """Write results/<run>/probe, with the network's own accuracy and the baselines beside it."""
-    provenance.write(f"runs/{run}/probe")
     settings = stage.settings(f"runs/{run}/probe.json", ProbeSettings)
+    provenance.write(f"runs/{run}/probe")
     stored = StoredRun(run)
     samples = cells.samples_of(stored)
     result = cells.measure(stored, partial(probe, settings=settings), samples, f"probe {run}")

@@ -1,20 +1,28 @@
-"""Stage `resolve`: check all of params.yaml, and write each stage's share of it under configs/."""
+"""Stage `resolve`: check all of params.yaml, write each stage its share, and say what will be kept."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from phasescope import stage
+from phasescope.budget import budget, table
+from phasescope.params.settings import shares
+from phasescope.progress import wide_console
 from phasescope.resolve import resolve
 from phasescope.store.commit import MANIFEST, canonical, write_file
 
 
 def main() -> None:
     """Write one file per run and stage, so that a changed setting re-runs only the stages it concerns."""
-    files = resolve(Path("params.yaml"))
-    shutil.rmtree(stage.CONFIGS, ignore_errors=True)
-    for name, content in files.items():
-        write_file(stage.CONFIGS / name, canonical(content).encode())
-    remove_stale({Path(name).parts[1] for name in files if name.startswith("runs/")})
+    settings = resolve(Path("params.yaml"))
+    files = shares(settings)
+    with tempfile.TemporaryDirectory(prefix=".configs-", suffix=".part", dir=stage.CONFIGS.parent) as draft:
+        for name, content in files.items():
+            write_file(Path(draft, "configs", name), canonical(content).encode())
+        shutil.rmtree(stage.CONFIGS, ignore_errors=True)
+        Path(draft, "configs").rename(stage.CONFIGS)
+    remove_stale(set(settings.runs))
+    wide_console().print(table(budget(settings, stage.DATASETS)))
 
 
 def remove_stale(runs: set[str]) -> None:

@@ -12,8 +12,8 @@ from phasescope.training import train
 def main(run: str, **where: Any) -> None:
     """Write runs/<run>/train."""
     chosen = choose(**where)
-    provenance.write(f"runs/{run}/train", **asdict(chosen))
     job = stage.settings(f"runs/{run}/train.json", TrainJob)
+    provenance.write(f"runs/{run}/train", **asdict(chosen))
     train(job, stage.DATASETS / job.dataset, stage.RUNS / run / "train", chosen, run)
 
 

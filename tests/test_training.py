@@ -184,19 +184,24 @@ def test_an_interrupted_training_ends_in_the_same_bytes(job, stop, prepared, tra
     assert not (tmp_path / ".scratch").exists()
 
 
+TRAIN = """
+import sys
+from pathlib import Path
+from phasescope.compute import Compute
+from phasescope.params.train import TrainJob
+from phasescope.training import train
+if __name__ == "__main__":
+    job, dataset, target, threads, workers = sys.argv[1:]
+    where = Compute("cpu", int(threads), int(workers))
+    train(TrainJob.model_validate_json(job), Path(dataset), Path(target), where, "x")
+"""
+
+
 def test_a_killed_training_ends_in_the_same_bytes(prepared, trained, tmp_path):
     """SIGKILL of the process that trains, with two workers, wherever it happens to be."""
-    program = (
-        "import sys; from pathlib import Path\n"
-        "from phasescope.compute import Compute\n"
-        "from phasescope.params.train import TrainJob\n"
-        "from phasescope.training import train\n"
-        "job = TrainJob.model_validate_json(sys.argv[1])\n"
-        "train(job, Path(sys.argv[2]), Path(sys.argv[3]), Compute('cpu', 1, 2), 'vgg')\n"
-    )
     job = VGG.model_copy(update={"iterations": 1024})
     target = tmp_path / "run"
-    arguments = [sys.executable, "-c", program, job.model_dump_json(), str(prepared), str(target)]
+    arguments = [sys.executable, "-c", TRAIN, job.model_dump_json(), str(prepared), str(target), "1", "2"]
     child = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".scratch/run-*/seed-*.npz")):
@@ -234,6 +239,13 @@ def test_a_checkpoint_lost_in_a_crash_is_made_again(prepared, trained, tmp_path,
     shards[3].write_bytes(b"")
     train(VGG, prepared, tmp_path / "run", ONE, "vgg")
     assert contents(tmp_path / "run") == contents(trained)
+
+
+def test_two_threads_train_narrow_residual_networks(prepared, tmp_path):
+    """A strided 1×1 convolution of few channels crashed the process in its backward pass."""
+    job = VGG.model_copy(update={"model": ModelSettings(name="resnet10", width=0.125), "seeds": [0], "iterations": 16})
+    arguments = [job.model_dump_json(), str(prepared), str(tmp_path / "run"), "2", "1"]
+    subprocess.run([sys.executable, "-c", TRAIN, *arguments], check=True, capture_output=True)
 
 
 def test_a_diverging_training_says_so(prepared, tmp_path):

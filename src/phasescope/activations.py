@@ -164,13 +164,6 @@ def set_batchnorm(network: Network, settings: ActivationsSettings, images: torch
     return statistics
 
 
-def stored_bytes(network: Network, job: TrainJob, settings: ActivationsSettings, dataset: Dataset, steps: int) -> int:
-    """Bytes of the activations of a run before compression."""
-    samples = len(kept_samples(dataset, settings))
-    features = sum(math.prod(shape) for shape in _shapes(network, settings, dataset).values())
-    return samples * features * np.dtype(settings.dtype).itemsize * steps * len(job.seeds)
-
-
 def _forward(
     network: Network, settings: ActivationsSettings, images: torch.Tensor
 ) -> tuple[dict[str, np.ndarray], torch.Tensor]:

@@ -1,20 +1,16 @@
 """The command `phasescope`."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from phasescope.errors import UserError
 from phasescope.phases import table
 from phasescope.progress import wide_console
-from phasescope.stage import guarded
+from phasescope.stage import METRICS, damaged, guarded, phases
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
-
-METRICS = Path("metrics/phases.json")
 
 
 @app.callback()
@@ -28,15 +24,28 @@ def show(project: Annotated[Path, typer.Argument(help="the project's folder")] =
     sys.exit(guarded(lambda: _show(project)))
 
 
+@app.command()
+def budget(project: Annotated[Path, typer.Argument(help="the project's folder")] = Path()) -> None:
+    """Print how many bytes every run will keep."""
+    sys.exit(guarded(lambda: _budget(project)))
+
+
+def _budget(project: Path) -> None:
+    # torch takes seconds to import, and no other command needs it.
+    from phasescope.budget import budget, table
+    from phasescope.params.settings import read
+
+    wide_console().print(table(budget(read(project / "params.yaml"), project / "datasets")))
+
+
 def _show(project: Path) -> None:
+    results = phases(project)
     try:
-        results = json.loads((project / METRICS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{project / METRICS} is not there: run `dvc repro`, or `dvc pull`") from None
-    except ValueError:
-        raise UserError(f"{project / METRICS} is damaged: remove it and run `dvc repro`, or `dvc pull`") from None
+        shown = table(results)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise damaged(project / METRICS) from None
     console = wide_console()
-    console.print(table(results))
+    console.print(shown)
     figures = sorted((project / "figures").glob("*.svg"))
     if figures:
         console.print("figures:", *(str(path) for path in figures), highlight=False, soft_wrap=True, sep="\n  ")

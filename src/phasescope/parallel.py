@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from phasescope.errors import UserError
@@ -51,7 +52,8 @@ def map_in_processes(
         min(workers, len(items)), mp_context=context, initializer=_start_worker, initargs=(counters,)
     )
     try:
-        pending = {executor.submit(_call, function, index, item) for index, item in enumerate(items)}
+        with _interrupts_held_back():
+            pending = {executor.submit(_call, function, index, item) for index, item in enumerate(items)}
         while pending:
             finished, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
             for index, done in enumerate(counters):
@@ -71,13 +73,30 @@ def map_in_processes(
         executor.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait until the workers are there: one that is half started would end in a traceback.
+
+    What is started meanwhile never sees it, though it reaches every process of the terminal: the parent alone answers
+    it, and ends the workers.
+    """
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
 def _start_worker(counters: Any) -> None:
     global _counters
     _counters = counters
     # Its parent in the kernel's eyes is the fork server, so the worker watches the process that asked for it itself.
     threading.Thread(target=_end_with_main_process, daemon=True).start()
-    # Ctrl-C reaches every process of the terminal; the parent alone answers it, and ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _end_with_main_process() -> None:

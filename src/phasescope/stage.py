@@ -5,11 +5,12 @@ one line on stderr and an exit code other than 0.
 """
 
 import argparse
-import errno
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -22,6 +23,9 @@ DATASETS = Path("datasets")
 RUNS = Path("runs")
 RESULTS = Path("results")
 FIGURES = Path("figures")
+METRICS = Path("metrics/phases.json")
+
+INTERRUPTED = "interrupted; `dvc repro` goes on from what is finished"
 
 T = TypeVar("T", bound=Section)
 
@@ -46,18 +50,28 @@ def guarded(action: Callable[[], None]) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; `dvc repro` goes on from what is finished", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 130
+    except MemoryError:
+        print("not enough memory: set PHASESCOPE_WORKERS=1, or ask for less in params.yaml", file=sys.stderr)
+        return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
-            raise
         place = f" at {error.filename}" if error.filename else ""
-        print(
-            f"{error.strerror}{place}: mend that and run `dvc repro` again, finished parts are kept",
-            file=sys.stderr,
-        )
+        what = error.strerror or str(error)
+        print(f"{what}{place}: mend that and run `dvc repro` again; finished parts are kept", file=sys.stderr)
         return 1
     return 0
+
+
+def _tell_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ctrl-C while a script still imports, which takes seconds, is one line too."""
+    if kind is KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _tell_uncaught
 
 
 def settings(path: str, model: type[T]) -> T:
@@ -68,10 +82,36 @@ def settings(path: str, model: type[T]) -> T:
     """
     file = CONFIGS / path
     try:
-        return model.model_validate_json(file.read_text(encoding="utf-8"))
+        return model.model_validate_json(file.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"{file} is not there: run `dvc repro resolve`") from None
+        raise UserError(
+            f"{file} is not there: run this in the project's folder, with a name that params.yaml has, after "
+            "`dvc repro resolve`"
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ".".join(map(str, first["loc"])) or "all"
         raise UserError(f"{file}: {where}: {first['msg']}; run `dvc repro resolve`") from None
+
+
+def phases(project: Path = Path()) -> dict[str, Any]:
+    """What the stage `phases` found: numbers by run and layer.
+
+    Raises:
+        UserError: its file is absent or damaged.
+    """
+    path = project / METRICS
+    try:
+        results = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: run `dvc repro`, or `dvc pull`") from None
+    except (ValueError, RecursionError):
+        raise damaged(path) from None
+    if not isinstance(results, dict):
+        raise damaged(path)
+    return results
+
+
+def damaged(path: Path) -> UserError:
+    """The error to raise where a file is not what a stage wrote."""
+    return UserError(f"{path} is damaged: remove it and run `dvc repro`, or `dvc pull`")

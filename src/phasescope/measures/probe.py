@@ -27,7 +27,8 @@ def probe(activations: xr.DataArray, samples: Samples, settings: ProbeSettings) 
     Returns:
         On (seed, step): `accuracy` (test), `train_accuracy`, `ridge`, `shuffled_accuracy` (the same fit to
         training labels permuted among the training samples, judged by the true test labels, mean over
-        `settings.shuffles` permutations: what chance and class priors alone give); with the test `sample`: `correct`, int8, its mean is `accuracy`.
+        `settings.shuffles` permutations: what chance and class priors alone give); with the
+        test `sample`: `correct`, int8, its mean is `accuracy`.
 
     Raises:
         UserError: activations hold NaN or infinite values.

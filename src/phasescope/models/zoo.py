@@ -59,8 +59,12 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
+            # A strided 1×1 convolution looks at every other pixel; so does this pooling of windows of one. Done by
+            # the convolution itself it crashes in oneDNN 3.13 (channels_last, few channels, two threads: docs/log.md).
             self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+                nn.MaxPool2d(1, stride),
+                nn.Conv2d(in_channels, out_channels, 1, bias=False),
+                nn.BatchNorm2d(out_channels),
             )
         self.relu2 = nn.ReLU()
 
@@ -88,7 +92,7 @@ def build(settings: ModelSettings, channels: int, resolution: int, classes: int)
 
 
 def place(network: Network, device: torch.device) -> Network:
-    """Bring a network to the device, with its maps in the layout in which convolutions run fastest."""
+    """Bring a network to the device, with its maps in the layout in which convolutions run fastest (docs/log.md)."""
     return network.to(device).to(memory_format=torch.channels_last)
 
 

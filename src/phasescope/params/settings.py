@@ -100,7 +100,7 @@ def unknown(value: str, known: list[str], what: str) -> str:
     """Say that a name is not known, the nearest one that is, and which there are."""
     near = difflib.get_close_matches(value, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what} {value!r}; {hint}known: {', '.join(known)}"
+    return f"unknown {what} {value!r}; {hint}known: {', '.join(map(_word, known))}"
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -179,12 +179,13 @@ def _misnamed(content: Any, location: tuple[str | int, ...] = ()) -> Iterator[tu
 
 
 def _path(location: Sequence[str | int]) -> str:
-    """Where in the file, such as `runs.digits-vgg8.train.seeds[0]`; a name that is none in quotes."""
-    parts = [
-        f"[{part}]" if isinstance(part, int) else f".{part}" if re.fullmatch(r"[\w-]+", part) else f".{part!r}"
-        for part in location
-    ]
-    return "".join(parts).removeprefix(".")
+    """Where in the file, such as `runs.digits-vgg8.train.seeds[0]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{_word(part)}" for part in location).removeprefix(".")
+
+
+def _word(name: str) -> str:
+    """A name as it is, or in quotes if it holds more than letters, digits and dashes."""
+    return name if re.fullmatch(r"[\w-]+", name) else repr(name)
 
 
 def _explained(error: ValidationError, content: dict[str, Any]) -> dict[str, str]:

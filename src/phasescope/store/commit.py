@@ -105,8 +105,10 @@ def scratch(target: Path, key: str) -> Iterator[Scratch]:
         work.path.mkdir(exist_ok=True)
         yield work
         if not work.path.exists():
-            for left in root.glob(f"{target.name}-*"):
-                shutil.rmtree(left)
+            for left in root.iterdir():
+                # A key has no dash: what is left of `mnist-small` is none of `mnist`'s.
+                if left.is_dir() and left.name.rpartition("-")[0] == target.name:
+                    shutil.rmtree(left)
             (root / f"{target.name}.lock").unlink(missing_ok=True)
     finally:
         lock.release()
@@ -145,15 +147,22 @@ def read(path: Path, kind: str | None = None) -> Manifest:
             extra=content["extra"],
             digest=hashlib.sha256(text).hexdigest(),
         )
+        if not all(isinstance(part, dict) for part in (manifest.settings, manifest.files, manifest.extra)):
+            raise ValueError("not a manifest")
+        if any(Path(name).is_absolute() or ".." in Path(name).parts for name in manifest.files):
+            raise ValueError("a file outside the directory")
         wrong = next((name for name, entry in manifest.files.items() if not _matches(path / name, entry)), None)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise StoreError(f"{path / MANIFEST} is damaged: `dvc pull` the directory again, or make it anew") from None
+        raise StoreError(
+            f"{path / MANIFEST} is damaged: `dvc pull` {path} again, or remove it and run `dvc repro`"
+        ) from None
     if wrong is not None:
         raise StoreError(
-            f"{path / wrong} is missing or not as it was written: `dvc pull` {path} again, or remove it and `dvc repro`"
+            f"{path / wrong} is missing or not as it was written: `dvc pull` {path} again, "
+            "or remove it and run `dvc repro`"
         )
     if kind is not None and manifest.kind != kind:
-        raise StoreError(f"{path} holds {manifest.kind!r}, where {kind!r} is expected")
+        raise StoreError(f"{path} holds {manifest.kind!r}, where {kind!r} is expected: remove it and run `dvc repro`")
     return manifest
 
 
@@ -176,7 +185,11 @@ def write_file(path: Path, data: bytes) -> None:
     """Write a small file of its own so that it is whole or absent, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.part")
-    _write_synced(draft, data)
+    try:
+        _write_synced(draft, data)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     draft.rename(path)
     _sync(path.parent)
 

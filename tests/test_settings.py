@@ -1,0 +1,494 @@
+"""The settings: how params.yaml is read, merged, checked and cut into each stage's share."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+from conftest import PARAMS, ROOT
+from phasescope.errors import UserError
+from phasescope.params.settings import FORBIDDEN, Settings, read, shares
+from phasescope.resolve import resolve
+from phasescope.store.commit import canonical
+
+BARE = """\
+datasets:
+  digits: {source: digits}
+runs:
+  small:
+    dataset: digits
+    model: {name: vgg8}
+"""
+
+
+@pytest.fixture
+def params(tmp_path):
+    """Writes a params.yaml, and gives its path."""
+
+    def write(text: str | bytes) -> Path:
+        path = tmp_path / "params.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def mistakes(params):
+    """The lines that `resolve` says of a params.yaml, without the file's name."""
+
+    def told(text: str | bytes) -> list[str]:
+        path = params(text)
+        with pytest.raises(UserError) as caught:
+            resolve(path)
+        lines = str(caught.value).split("\n")
+        assert all(line.startswith(f"{path}: ") for line in lines)
+        return [line.removeprefix(f"{path}: ") for line in lines]
+
+    return told
+
+
+def changed(old: str, new: str) -> str:
+    assert PARAMS.count(old) == 1
+    return PARAMS.replace(old, new)
+
+
+# --- reading and merging
+
+
+def test_what_is_left_out_has_its_default(params):
+    settings = read(params(BARE))
+    run = settings.runs["small"]
+    assert run.train == settings.train
+    assert (run.train.batch_size, run.train.momentum, run.model.width) == (128, 0.9, 1.0)
+    assert [tap.name for tap in run.activations.taps] == ["softmax", "logits", "predense"]
+
+
+def test_a_section_reaches_the_runs_that_do_not_override_it(params):
+    own = "model: {name: f0}\n    train: {learning_rate: 0.5}"
+    text = changed("model: {name: f0}", own).replace("train: {seeds", "train: {learning_rate: 0.25, seeds")
+    runs = read(params(text)).runs
+    assert (runs["small"].train.learning_rate, runs["flat"].train.learning_rate) == (0.25, 0.5)
+    # What the override leaves out comes from the section, not from the default.
+    assert runs["flat"].train.seeds == [0, 1]
+    assert runs["flat"].train.iterations == 16
+    assert runs["flat"].activations == runs["small"].activations
+
+
+def test_an_override_of_a_list_replaces_it(params):
+    text = changed("model: {name: f0}", "model: {name: f0}\n    activations: {taps: [softmax]}")
+    runs = read(params(text)).runs
+    assert [tap.name for tap in runs["flat"].activations.taps] == ["softmax"]
+    assert runs["flat"].activations.train_samples == 100
+    assert [tap.name for tap in runs["small"].activations.taps] == ["logits", "predense"]
+
+
+@pytest.mark.parametrize("number", ["1e-3", "0.001", "1.0e-3", "1E-3", "+.001"])
+def test_numbers_are_read_as_yaml_1_2_has_them(params, number):
+    assert read(params(BARE + f"train: {{learning_rate: {number}}}")).train.learning_rate == 0.001
+
+
+@pytest.mark.parametrize("word", ["no", "on", "yes", "off", "y"])
+def test_no_is_a_word(params, word):
+    assert list(read(params(BARE.replace("small", word))).runs) == [word]
+
+
+def test_a_whole_number_will_do_for_a_number(params):
+    assert read(params(BARE + "train: {learning_rate: 1}")).train.learning_rate == 1.0
+
+
+def test_a_tap_may_be_a_name_or_a_group(params):
+    taps = read(params(BARE + "activations: {taps: [logits, {name: conv-2, pool: 2}, blocks.0.1]}")).activations.taps
+    assert [(tap.name, tap.pool) for tap in taps] == [("logits", None), ("conv-2", 2), ("blocks.0.1", None)]
+
+
+# --- each stage's share
+
+
+def what_changes(params, old: str, new: str) -> set[str]:
+    before, after = (shares(resolve(params(text))) for text in (PARAMS, changed(old, new)))
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "concerned"),
+    [
+        ("{name: f0}", "{name: f0}\n    train: {learning_rate: 0.1}", {"runs/flat/train.json"}),
+        ("width: 0.05", "width: 0.1", {"runs/small/train.json"}),
+        ("iterations: 16", "iterations: 32", {"runs/small/train.json", "runs/flat/train.json"}),
+        ("{name: f0}", "{name: f0}\n    activations: {taps: [softmax]}", {"runs/flat/activations.json"}),
+        ("taps: [logits,", "taps: [softmax,", {"runs/small/activations.json", "runs/flat/activations.json"}),
+        ("bins: 5", "bins: 6", {"runs/small/distributions.json", "runs/flat/distributions.json"}),
+        ("{name: f0}", "{name: f0}\n    decode: {selection: loo}", {"runs/flat/decode.json"}),
+        ("{name: f0}", "{name: f0}\n    probe: {shuffles: 2}", {"runs/flat/probe.json"}),
+        ("resamples: 20", "resamples: 30", {"phases.json"}),
+        ("dpi: 40", "dpi: 50", {"figures.json"}),
+        ("resolution: 8", "resolution: 16", {"datasets/digits.json"}),
+        ("datasets:", "datasets:\n  mnist: {source: mnist}", {"datasets/mnist.json"}),
+        ("datasets:", "# a comment\ndatasets:", set()),
+    ],
+)
+def test_a_setting_reaches_only_the_stages_it_concerns(params, old, new, concerned):
+    assert what_changes(params, old, new) == concerned
+
+
+def test_a_new_run_leaves_the_others_alone(params):
+    files = ("train", "activations", "decode", "probe", "distributions")
+    new = "runs:\n  third: {dataset: digits, model: {name: vgg8}}"
+    assert what_changes(params, "runs:", new) == {
+        "phases.json",
+        "figures.json",
+        *(f"runs/third/{file}.json" for file in files),
+    }
+
+
+def test_the_order_of_the_runs_is_kept(params):
+    files = shares(read(params(PARAMS)))
+    assert files["phases.json"]["runs"] == files["figures.json"]["runs"] == ["small", "flat"]
+
+
+def test_the_configs_in_the_repository_are_those_of_its_params():
+    there = {path.relative_to(ROOT / "configs").as_posix(): path.read_text() for path in ROOT.glob("configs/**/*.json")}
+    made = {name: canonical(content) for name, content in shares(resolve(ROOT / "params.yaml")).items()}
+    assert there.keys() == made.keys()
+    for name in made:
+        assert there[name] == made[name], f"configs/{name} is out of date: run `dvc repro resolve`"
+
+
+# --- names that DVC does not track
+
+
+def names_in(content: Any) -> set[str]:
+    if isinstance(content, dict):
+        return {str(key) for key in content} | set().union(*map(names_in, content.values()))
+    return set().union(*map(names_in, content)) if isinstance(content, list) else set()
+
+
+def names_of(annotation: Any) -> set[str]:
+    """The names of all settings that a type of the model can hold, at any depth."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = annotation.model_fields
+        return set(fields).union(*(names_of(field.annotation) for field in fields.values()))
+    return set().union(*(names_of(argument) for argument in get_args(annotation)))
+
+
+def test_no_parameter_has_a_name_that_dvc_drops():
+    content = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    in_file, in_model = names_in(content), names_of(Settings)
+    assert {"learning_rate", "taps", "source"} <= in_file & in_model  # the walk goes down
+    assert {"pool", "name", "test_fraction"} <= in_model
+    assert not (in_file | in_model | names_in(shares(resolve(ROOT / "params.yaml")))) & set(FORBIDDEN)
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("train: {", "NAME: 3\ntrain: {", "NAME"),
+        ("train: {", "train: {NAME: 3, ", "train.NAME"),
+        ("{name: f0}", "{name: f0}\n    NAME: 3", "runs.flat.NAME"),
+        ("{name: f0}", "{name: f0}\n    train: {NAME: 3}", "runs.flat.train.NAME"),
+        ("{name: f0}", "{name: f0, NAME: 3}", "runs.flat.model.NAME"),
+        ("flat:", "NAME:", "runs.NAME"),
+        ("{source: digits,", "{NAME: 3, source: digits,", "datasets.digits.NAME"),
+        ("taps: [logits,", "taps: [{name: logits, NAME: 3},", "activations.taps[0].NAME"),
+    ],
+)
+def test_names_that_dvc_drops_are_refused(mistakes, old, new, where, name):
+    told = mistakes(changed(old, new.replace("NAME", name)))
+    expected = "DVC does not track parameters named size or nfiles; choose another name"
+    assert f"{where.replace('NAME', name)}: {expected}" in told
+
+
+# --- mistakes, each in one line
+
+TRAIN_KEYS = "batch_size, iterations, learning_rate, momentum, seeds, weight_decay"
+TOP_KEYS = "activations, datasets, decode, distributions, figures, phases, probe, runs, train"
+RUN_KEYS = "activations, dataset, decode, distributions, model, probe, train"
+NETWORKS = "f0, vgg8, vgg11, vgg13, vgg16, resnet10"
+SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("train: {", "trian: {", f"trian: unknown key 'trian'; did you mean 'train'? known: {TOP_KEYS}"),
+        ("{seeds", "{seeeds", f"train.seeeds: unknown key 'seeeds'; did you mean 'seeds'? known: {TRAIN_KEYS}"),
+        ("{name: f0}", "{name: f0}\n    zzz: 1", f"runs.flat.zzz: unknown key 'zzz'; known: {RUN_KEYS}"),
+        (
+            "{name: f0}",
+            "{name: f0}\n    train: {learning-rate: 1}",
+            "runs.flat.train.learning-rate: unknown key 'learning-rate'; did you mean 'learning_rate'? "
+            f"known: {TRAIN_KEYS}",
+        ),
+        (
+            "width: 0.05",
+            "widht: 1",
+            "runs.small.model.widht: unknown key 'widht'; did you mean 'width'? known: name, width",
+        ),
+        (
+            "dataset: digits\n    model: {name: f0}",
+            "dataset: digit\n    model: {name: f0}",
+            "runs.flat.dataset: unknown dataset 'digit'; did you mean 'digits'? known: digits",
+        ),
+        ("name: f0", "name: vg8", f"runs.flat.model.name: unknown value 'vg8'; did you mean 'vgg8'? known: {NETWORKS}"),
+        ("name: f0", "name: 8", f"runs.flat.model.name: unknown value '8'; known: {NETWORKS}"),
+        (
+            "source: digits",
+            "source: minst",
+            f"datasets.digits.source: unknown value 'minst'; did you mean 'mnist'? known: {SOURCES}",
+        ),
+        (
+            "source: digits, resolution: 8",
+            "source: image-folder",
+            "datasets.digits: `folder` is needed for the source image-folder, and for no other; "
+            "got {'source': 'image-folder'}",
+        ),
+        (
+            "model: {name: f0}",
+            "model: f0",
+            "runs.flat.model: expected a group of settings (name, width), got the text 'f0'",
+        ),
+        ("    model: {name: f0}\n", "", "runs.flat.model: is missing"),
+        (
+            "name: f0",
+            "name: f0, width: 0.5",
+            "runs.flat.model.width: f0 has no hidden layer whose width could change: leave it at 1; got 0.5",
+        ),
+        ("width: 0.05", "width: 0", "runs.small.model.width: expected a number above 0, got 0"),
+        ("batch_size: 32", "batch_size: 0", "train.batch_size: expected a number of at least 1, got 0"),
+        ("iterations: 16", "iterations: 0", "train.iterations: expected a number of at least 1, got 0"),
+        ("iterations: 16", "iterations: 1.5", "train.iterations: expected a whole number, got 1.5"),
+        ("iterations: 16", "iterations: 1e3", "train.iterations: expected a whole number, got 1000.0; write 1000"),
+        (
+            "iterations: 16",
+            f"iterations: {10**12}",
+            "train.iterations: expected a number of at most 1000000000, got 1000000000000",
+        ),
+        ("seeds: [0, 1]", "seeds: []", "train.seeds: expected 1 or more entries, got []"),
+        ("seeds: [0, 1]", "seeds: [0, 0]", "train.seeds: seeds must differ from each other; got [0, 0]"),
+        ("seeds: [0, 1]", "seeds: [0, -1]", "train.seeds[1]: expected a number of at least 0, got -1"),
+        ("seeds: [0, 1]", 'seeds: "0"', "train.seeds: expected a list, got the text '0'; write [0]"),
+        ("seeds: [0, 1]", 'seeds: ["0"]', "train.seeds[0]: expected a whole number, got the text '0'"),
+        (
+            "taps: [logits, predense]",
+            "taps: logits",
+            "activations.taps: expected a list, got the text 'logits'; write [logits]",
+        ),
+        (
+            "taps: [logits, predense]",
+            "taps: [logits, logits]",
+            "activations.taps: a tap is listed twice; got ['logits', 'logits']",
+        ),
+        (
+            "taps: [logits, predense]",
+            "taps: [{name: logits, pool: 0}]",
+            "activations.taps[0].pool: expected a number of at least 1, got 0",
+        ),
+        ("dpi: 40", "dpi: high", "figures.dpi: expected a whole number, got the text 'high'"),
+        (
+            "formats: [png]",
+            "formats: [pgn]",
+            "figures.formats[0]: unknown value 'pgn'; did you mean 'png'? known: svg, png, pdf",
+        ),
+        (
+            "figures: {formats: [png], dpi: 40}",
+            "figures: 3",
+            "figures: expected a group of settings (columns, dpi, features, formats, headline), got 3",
+        ),
+        ("resamples: 20", "confidence: 95", "phases.confidence: expected a number below 1, got 95"),
+    ],
+)
+def test_a_mistake_is_told_by_path_value_and_what_is_allowed(mistakes, old, new, line):
+    assert mistakes(changed(old, new)) == [line]
+
+
+@pytest.mark.parametrize(
+    ("value", "explanation"),
+    [
+        ("-1", "expected a number above 0, got -1"),
+        ("0", "expected a number above 0, got 0"),
+        (".inf", "expected a finite number, got inf"),
+        (".nan", "expected a finite number, got nan"),
+        ("1e9", "expected a number of at most 1000, got 1000000000.0"),
+        ("fast", "expected a number, got the text 'fast'"),
+        ("'0.1'", "expected a number, got the text '0.1'"),
+        ("[0.1]", "expected a number, got [0.1]"),
+        ("{a: 1}", "expected a number, got {'a': 1}"),
+        ("", "expected a number, got nothing"),
+        ("true", "expected a number, got true"),
+    ],
+)
+def test_a_number_that_is_none(mistakes, value, explanation):
+    assert mistakes(BARE + f"train:\n  learning_rate: {value}\n") == [f"train.learning_rate: {explanation}"]
+
+
+def test_a_mistake_is_told_where_it_was_made(mistakes):
+    text = changed("{name: f0}", "{name: f0}\n    train: {learning_rate: -2}")
+    assert mistakes(text) == ["runs.flat.train.learning_rate: expected a number above 0, got -2"]
+    assert mistakes(text.replace("iterations: 16", "iterations: 0")) == [
+        "train.iterations: expected a number of at least 1, got 0",
+        "runs.flat.train.learning_rate: expected a number above 0, got -2",
+    ]
+
+
+def test_all_mistakes_are_told_at_once(mistakes):
+    text = (
+        changed("{name: f0}", "{name: f1, size: 2}")
+        .replace("dataset: digits", "dataset: digit", 1)
+        .replace("iterations: 16", "iterations: many, momentum: 1")
+        .replace("flat:", "Flat:")
+        .replace("phases: {resamples: 20}", "phases: [20]\ntranfer: {}")
+    )
+    assert {line.split(": ")[0] for line in mistakes(text)} == {
+        "runs.Flat",
+        "runs.Flat.model.name",
+        "runs.Flat.model.size",
+        "runs.small.dataset",
+        "train.iterations",
+        "train.momentum",
+        "phases",
+        "tranfer",
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *["7", "007", "1.5", "2020-01-01", "'7'", "7b", "null", "true", "Flat", "my flat", "ünï", '"a\\nb"'],
+        *["a/b", "a.b", "../x", "'..'", "''", "-a", "a-", "a--b"],
+    ],
+)
+def test_names_are_words_with_dashes(mistakes, name):
+    (told,) = mistakes(changed("flat:", f"{name}:"))
+    assert told.startswith("runs.")
+    assert "is no name; names are lower-case letters, digits and dashes, a letter first, such as `digits-vgg8`" in told
+    assert mistakes(changed("  digits:", f"  {name}:"))[0].startswith("datasets.")
+
+
+OF_VGG8 = "name one of softmax, logits, predense, conv-2 or the path of a module such as 'blocks.0'"
+OF_F0 = "name one of softmax, logits, predense or the path of a module such as 'head'"
+
+
+@pytest.mark.parametrize(
+    ("taps", "lines"),
+    [
+        (
+            "[logit]",
+            [
+                f"runs.small.activations.taps: tap 'logit': vgg8 has no such tap (nearest: 'logits'); {OF_VGG8}",
+                f"runs.flat.activations.taps: tap 'logit': f0 has no such tap (nearest: 'logits'); {OF_F0}",
+            ],
+        ),
+        (
+            "[conv-2, flatten]",
+            [f"runs.flat.activations.taps: tap 'conv-2': f0 has no such tap (nearest: 'logits'); {OF_F0}"],
+        ),
+        (
+            "[head, {name: blocks.9, pool: 1}]",
+            [
+                f"runs.small.activations.taps: tap 'blocks.9': vgg8 has no such tap (nearest: 'blocks.4'); {OF_VGG8}",
+                f"runs.flat.activations.taps: tap 'blocks.9': f0 has no such tap (nearest: 'logits'); {OF_F0}",
+            ],
+        ),
+        (
+            "[{name: logits, pool: 1}]",
+            [
+                f"runs.{run}.activations.taps: tap 'logits' of {network}: "
+                "pool is 1, but this output has no maps to pool; leave `pool` out"
+                for run, network in (("small", "vgg8"), ("flat", "f0"))
+            ],
+        ),
+        (
+            "['a b']",
+            [
+                "activations.taps[0].name: "
+                "expected letters, digits, `.`, `_` and `-`, a letter first, got the text 'a b'"
+            ],
+        ),
+    ],
+)
+def test_taps_are_checked_against_each_network(mistakes, taps, lines):
+    assert mistakes(changed("[logits, predense]", taps)) == lines
+
+
+def test_maps_are_not_pooled_to_more_than_they_have(mistakes, params):
+    text = BARE + "activations: {taps: [{name: conv-2, pool: 3}]}\n"
+    assert mistakes(text) == [
+        "runs.small.activations.taps: tap 'conv-2' of vgg8: pool is 3, but the maps are 2×2; ask for no more"
+    ]
+    resolve(params(text.replace("source: digits", "source: digits, resolution: 64")))
+
+
+# --- files that are no settings
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "expected sections such as `datasets:` and `runs:`, got nothing"),
+        ("# all commented out\n", "expected sections such as `datasets:` and `runs:`, got nothing"),
+        ("- digits\n", "expected sections such as `datasets:` and `runs:`, got ['digits']"),
+        ("digits", "expected sections such as `datasets:` and `runs:`, got the text 'digits'"),
+        (BARE.split("runs:")[0], "runs: is missing"),
+        (BARE.split("runs:")[0] + "runs:\n", "runs: expected names, each with a group of settings, got nothing"),
+        (BARE.split("runs:")[0] + "runs: {}\n", "runs: expected 1 or more entries, got {}"),
+        (BARE.split("runs:")[0] + "runs: [a]\n", "runs: expected names, each with a group of settings, got ['a']"),
+        (
+            BARE.split("    dataset")[0],
+            f"runs.small: expected a group of settings ({RUN_KEYS}), got nothing",
+        ),
+        (BARE + "train: 3\n", f"train: expected a group of settings ({TRAIN_KEYS}), got 3"),
+        (BARE + "train:\n", f"train: expected a group of settings ({TRAIN_KEYS}), got nothing"),
+        (BARE + "    train: [1]\n", f"runs.small.train: expected a group of settings ({TRAIN_KEYS}), got [1]"),
+        (
+            BARE + "phases:\n\tresamples: 3\n",
+            "line 8: not readable as YAML: found character '\\t' that cannot start any token; "
+            "indent with spaces, not tabs",
+        ),
+        (
+            BARE + "train: {seeds: [0\n",
+            "line 8: not readable as YAML: expected ',' or ']', but got '<stream end>'; "
+            "check this line and those above it",
+        ),
+        (
+            BARE + "a: b: c\n",
+            "line 7: not readable as YAML: mapping values are not allowed here; check this line and those above it",
+        ),
+        (BARE + "runs: {}\n", "line 7: 'runs' is there twice; leave one of the two"),
+        (BARE + "  small: {}\n", "line 7: 'small' is there twice; leave one of the two"),
+        (
+            BARE + "---\na: 1\n",
+            "line 7: not readable as YAML: found another document; check this line and those above it",
+        ),
+        ((BARE + "# Größe\n").encode("latin-1"), "line 7: not readable as UTF-8; save the file in UTF-8"),
+        (BARE.encode("utf-16"), "line 1: not readable as UTF-8; save the file in UTF-8"),
+        (b"\x00", "not readable as YAML: unacceptable character #x0000: special characters are not allowed"),
+        ("a: " + "[" * 5000, "nested too deeply, or an alias holds itself"),
+        ("a: &a {b: *a}", "nested too deeply, or an alias holds itself"),
+    ],
+)
+def test_a_file_that_holds_no_settings(mistakes, text, line):
+    assert mistakes(text) == [line]
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(UserError) as caught:
+        read(tmp_path / "params.yaml")
+    assert str(caught.value) == f"{tmp_path / 'params.yaml'} is not there: run this in the project's folder"
+
+
+def test_windows_line_ends_and_a_byte_order_mark_are_read(params):
+    assert read(params(BARE.replace("\n", "\r\n").encode("utf-8-sig"))) == read(params(BARE))
+
+
+def test_reading_changes_nothing_in_what_was_read(params):
+    path = params(PARAMS)
+    before = path.read_bytes()
+    files = shares(resolve(path))
+    assert shares(resolve(path)) == files
+    assert path.read_bytes() == before
+    assert json.loads(json.dumps(files)) == files
