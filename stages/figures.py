@@ -13,14 +13,15 @@ def main() -> None:
     """Write figures/<name>.svg, .png and .csv."""
     job = stage.settings("figures.json", FiguresJob)
     phases = stage.phases()
-    results = {}
+    results, digests = {}, {}
     for name in job.runs:
         if name not in phases:
             raise UserError(f"{stage.METRICS} knows no run {name!r}: run `dvc repro phases`")
         run = StoredRun(name)
         measures = {measure: run.measure(measure) for measure in ("decode", "probe", "distributions")}
         results[name] = Results(phases=phases[name], **measures)
-    with commit.scratch(stage.FIGURES, commit.fingerprint(job.model_dump())) as scratch:
+        digests[name] = [run.digest(measure) for measure in measures]
+    with commit.scratch(stage.FIGURES, commit.fingerprint(job.model_dump(), phases, digests)) as scratch:
         for drawing in draw(results, job):
             save(drawing, scratch.path, job)
         scratch.commit("figures", job.model_dump())

@@ -131,7 +131,7 @@ def test_a_stage_on_a_device_that_is_not_there(project):
 
 def test_a_stage_with_no_threads(project):
     line = refused(project, "train", "flat", "--threads", "0", PHASESCOPE_WORKERS="0")
-    assert line.endswith("THREADS='0': expected a whole number of at least 1")
+    assert line == "--threads 0: expected a whole number of at least 1"
 
 
 # --- datasets

@@ -78,6 +78,12 @@ def test_each_epoch_visits_every_sample_once_in_an_order_of_its_own():
     assert [len(batch) for _, batch in batches(7, 50, 16, 0, 4)] == [16, 16, 16, 2]
 
 
+def test_a_sample_left_over_alone_joins_the_batch_before_it():
+    assert [len(batch) for _, batch in batches(7, 49, 16, 0, 4)] == [16, 16, 17, 16]
+    assert [len(batch) for _, batch in batches(7, 3, 1, 0, 4)] == [1, 1, 1, 1]
+    assert [len(batch) for _, batch in batches(7, 3, 100, 0, 2)] == [3, 3]
+
+
 def test_any_step_can_be_found_again():
     whole = dict(batches(7, 50, 16, 0, 20))
     for step, batch in batches(7, 50, 16, 9, 20):

@@ -33,9 +33,9 @@ class Compute:
         torch.set_num_threads(self.threads)
         try:
             device = torch.device(self.device)
-            torch.empty(1, device=device)
+            torch.zeros(1, device=device).item()
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0][:200]
             raise UserError(f"device {self.device!r} cannot be used ({reason}); set PHASESCOPE_DEVICE=cpu") from None
         if device.type == "cuda":
             # TensorFloat-32 keeps 10 bits of the mantissa: the curves would differ from those of the CPU.
@@ -60,17 +60,19 @@ def choose(device: str | None = None, threads: int | None = None, workers: int |
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    threads = _positive("PHASESCOPE_THREADS", threads) or 1
+    threads = _positive("threads", threads) or 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     fitting = max(1, cores // threads) if device == "cpu" else 1
-    return Compute(device, threads, _positive("PHASESCOPE_WORKERS", workers) or fitting)
+    return Compute(device, threads, _positive("workers", workers) or fitting)
 
 
 def _positive(name: str, given: int | None) -> int | None:
-    """What was given, else what the environment says."""
-    text = os.environ.get(name) if given is None else str(given)
+    """What was given on the command line, else what the environment says."""
+    variable = f"PHASESCOPE_{name.upper()}"
+    text = os.environ.get(variable) if given is None else str(given)
     if not text:
         return None
     if not text.isdecimal() or int(text) == 0:
-        raise UserError(f"{name}={text!r}: expected a whole number of at least 1")
+        where = f"{variable}={text!r}" if given is None else f"--{name} {text}"
+        raise UserError(f"{where}: expected a whole number of at least 1")
     return int(text)

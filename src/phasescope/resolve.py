@@ -18,10 +18,17 @@ def resolve(path: Path) -> Settings:
         UserError: one line per mistake in the settings.
     """
     settings = read(path)
-    mistakes = list(_unfit_taps(settings))
+    mistakes = [*_unfit_taps(settings), *_lonely_batches(settings)]
     if mistakes:
         raise UserError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return settings
+
+
+def _lonely_batches(settings: Settings) -> Iterator[str]:
+    """Batches of one image, which BatchNorm cannot normalise where the maps are down to 1×1."""
+    for name, run in settings.runs.items():
+        if run.train.batch_size == 1 and run.model.name != "f0":
+            yield f"runs.{name}.train.batch_size: {run.model.name} has BatchNorm, which needs 2 or more; got 1"
 
 
 def _unfit_taps(settings: Settings) -> Iterator[str]:

@@ -52,7 +52,10 @@ def guarded(action: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
         return 130
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        # torch says so in a RuntimeError, of its own kind only on a GPU.
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
         print("not enough memory: set PHASESCOPE_WORKERS=1, or ask for less in params.yaml", file=sys.stderr)
         return 1
     except OSError as error:

@@ -188,16 +188,18 @@ def batches(seed: int, samples: int, batch_size: int, start: int, iterations: in
     """The step and sample indices (batch,) of every update from `start` on.
 
     Each epoch visits every sample once, in an order drawn from (seed, epoch), so that any step can be found again; its
-    last batch holds what is left over.
+    last batch holds what is left over. A single sample left over joins the batch before it, for BatchNorm cannot
+    normalise one alone.
     """
-    per_epoch = math.ceil(samples / batch_size)
+    per_epoch = max(1, samples // batch_size) if samples % batch_size == 1 else math.ceil(samples / batch_size)
     epoch, order = -1, np.empty(0, dtype=np.int64)
     for step in range(start, iterations):
         if step // per_epoch != epoch:
             epoch = step // per_epoch
             order = np.random.default_rng([seed, epoch]).permutation(samples)
-        first = step % per_epoch * batch_size
-        yield step, order[first : first + batch_size]
+        position = step % per_epoch
+        end = None if position == per_epoch - 1 else (position + 1) * batch_size
+        yield step, order[position * batch_size : end]
 
 
 def evaluate(network: nn.Module, data: Images) -> tuple[float, float]:

@@ -79,6 +79,14 @@ class StoredRun:
         """
         return self._open(self.root / "results" / self.name / name, name)
 
+    def digest(self, name: str) -> str:
+        """Digest of the manifest of a measure's result.
+
+        Raises:
+            StoreError: the result is absent, incomplete or damaged.
+        """
+        return commit.read(self.root / "results" / self.name / name, name).digest
+
     def write_measure(self, name: str, result: xr.Dataset, settings: dict[str, Any]) -> None:
         """Commit the result of a measure of this run's activations as `results/<run>/<name>`."""
         inputs = {str(path): commit.read(path).digest for path in (self.path / "activations", self.dataset)}
