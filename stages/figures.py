@@ -1,6 +1,6 @@
 """Stage `figures`: draw all figures, each with the numbers behind it."""
 
-from phasescope import stage
+from phasescope import provenance, stage
 from phasescope.errors import UserError
 from phasescope.figures.all import draw
 from phasescope.figures.drawing import Results, save
@@ -11,6 +11,7 @@ from phasescope.store.run import StoredRun
 
 def main() -> None:
     """Write figures/<name>.svg, .png and .csv."""
+    provenance.write("figures")
     job = stage.settings("figures.json", FiguresJob)
     phases = stage.phases()
     results, digests = {}, {}

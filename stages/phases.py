@@ -4,7 +4,7 @@ import csv
 import io
 import json
 
-from phasescope import stage
+from phasescope import provenance, stage
 from phasescope.params.phases import PhasesJob
 from phasescope.phases import frame, phases, table
 from phasescope.progress import wide_console
@@ -14,6 +14,7 @@ from phasescope.store.run import StoredRun
 
 def main() -> None:
     """Write metrics/phases.json and metrics/phases.csv, and print the table."""
+    provenance.write("phases")
     job = stage.settings("phases.json", PhasesJob)
     runs = {name: StoredRun(name) for name in job.runs}
     results = {name: phases(run.measure("decode"), run.measure("probe"), job) for name, run in runs.items()}

@@ -440,8 +440,9 @@ def test_ctrl_c_ends_a_training_that_then_goes_on(project, workers):
         text=True,
         start_new_session=True,
     )
-    # The third checkpoint of a seed: the state after the second is saved by then.
-    wait_until(lambda: list(folder.glob(".scratch/train-*/arrays.zarr/weights/c/*/2/0")), 60)
+    # The third checkpoint of every seed at work: the state after the second is saved by then.
+    shards = ".scratch/train-*/arrays.zarr/weights/c/*/2/0"
+    wait_until(lambda: len(list(folder.glob(shards))) == int(workers), 60)
     os.killpg(running.pid, signal.SIGINT)  # to every process, as a terminal does it
     _, errors = running.communicate(timeout=10)
     assert (running.returncode, errors) == (130, "interrupted; `dvc repro` goes on from what is finished\n")

@@ -180,8 +180,8 @@ def test_figure_2_has_one_range_for_all_taps_of_a_run():
     for layer in ("softmax", "logits", "predense"):
         alone = numbers(rows, layer=layer, quantity="normalised loss", seed="mean")
         assert (alone.min(), alone.max()) == (0, 1)
-    fvu = numbers(rows, layer="logits", quantity="fvu", seed="mean")
-    np.testing.assert_allclose(fvu, result.decode.fvu.sel(layer="logits").mean("seed"))
+    loss = numbers(rows, layer="logits", quantity="loss", seed="mean")
+    np.testing.assert_allclose(loss, result.decode.test_mse.sel(layer="logits").mean("seed"))
 
 
 def test_probes_show_the_baselines():

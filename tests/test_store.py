@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +195,34 @@ def test_a_flipped_bit_in_a_shard_is_an_error_and_never_a_wrong_number(tmp_path)
         except Exception:  # whatever the codec raises
             continue
         np.testing.assert_array_equal(read, values)
+
+
+def test_an_attempt_that_ended_while_it_committed_is_committed_whole(tmp_path):
+    with pytest.raises(RuntimeError), commit.scratch(tmp_path / "x", "k") as scratch:
+        (scratch.path / "data").write_bytes(b"0123")
+        (scratch.path / "manifest.json").write_text("{}")
+        (scratch.path / "data.0f3a.partial").write_bytes(b"01")
+        raise RuntimeError
+    write(tmp_path / "x")
+    write(tmp_path / "y")
+    assert contents(tmp_path / "x") == contents(tmp_path / "y")
+    assert commit.read(tmp_path / "x").files.keys() == {"data"}
+
+
+def test_two_targets_of_one_folder_do_not_get_in_each_others_way(tmp_path):
+    def work(name):
+        for _ in range(100):
+            write(tmp_path / name)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, ["decode", "probe"]))
+    assert not (tmp_path / ".scratch").exists()
+
+
+def test_a_damaged_shard_is_named_when_it_is_read(tmp_path):
+    sharded(tmp_path / "s.zarr", samples=200, features=50)
+    shard = next(p for p in (tmp_path / "s.zarr" / "a" / "c").rglob("*") if p.is_file())
+    shard.write_bytes(shard.read_bytes()[:-100])
+    lazy = xr.open_zarr(tmp_path / "s.zarr", chunks=None)["a"]
+    with pytest.raises(StoreError, match=r"^the store at seed 1 is damaged \(.*\): `dvc pull` it again"):
+        arrays.load(lazy.isel(seed=1), "the store at seed 1")

@@ -210,7 +210,7 @@ def test_a_killed_training_ends_in_the_same_bytes(prepared, trained, tmp_path):
     arguments = [sys.executable, "-c", TRAIN, job.model_dump_json(), str(prepared), str(target), "1", "2"]
     child = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".scratch/run-*/seed-*.npz")):
+    while not list(tmp_path.glob(".scratch/run-*.state/seed-*.npz")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(0.5)

@@ -14,7 +14,8 @@ import torch
 from torch.nn import functional
 
 from phasescope.compute import Compute
-from phasescope.data.dataset import Dataset, standardised
+from phasescope.data.dataset import Dataset
+from phasescope.data.tensors import Images
 from phasescope.errors import UserError
 from phasescope.models import state
 from phasescope.models.batchnorm import recalibrate, use_batch_statistics
@@ -26,12 +27,12 @@ from phasescope.params.train import TrainJob
 from phasescope.progress import Progress
 from phasescope.provenance import code_digest
 from phasescope.store import arrays, commit
-from phasescope.store.commit import StoreError
+from phasescope.store.commit import Scratch, StoreError
 from phasescope.store.datasets import read_dataset
 
 #: Images that pass through the network at once.
 BATCH = 256
-#: Most training images that BatchNorm is recalibrated with (methods: 20,000 are ample; the first ones of a fixed draw).
+#: Most training images that BatchNorm is recalibrated with.
 RECALIBRATION_IMAGES = 20_000
 
 
@@ -63,15 +64,14 @@ def record(
     stored = arrays.open_dataset(training_path / arrays.GROUP)
     steps = stored["step"].values
     with commit.scratch(target, key) as scratch:
-        records = _allocate(scratch.path, job, settings, read_dataset(dataset_path), steps)
+        table = _allocate(scratch.path, job, settings, read_dataset(dataset_path), steps)
         items = [
-            (job, settings, dataset_path, training_path, scratch.path, compute, index)
-            for index in range(len(job.seeds))
+            (job, settings, dataset_path, training_path, scratch, compute, index) for index in range(len(job.seeds))
         ]
         labels = [f"activations {label} seed {seed}" for seed in job.seeds]
         with Progress(labels, len(steps)) as progress:
             map_in_processes(record_seed, items, compute.workers, progress)
-        _write_records(scratch.path, records, len(job.seeds), len(steps))
+        _write_records(scratch, table, len(job.seeds), len(steps))
         scratch.commit(
             "activations",
             settings.model_dump(),
@@ -86,7 +86,7 @@ def record_seed(
     settings: ActivationsSettings,
     dataset_path: Path,
     training_path: Path,
-    scratch: Path,
+    scratch: Scratch,
     compute: Compute,
     index: int,
 ) -> None:
@@ -94,42 +94,30 @@ def record_seed(
     device = compute.start()
     dataset = read_dataset(dataset_path)
     kept = kept_samples(dataset, settings)
-    images = torch.from_numpy(standardised(dataset, kept)).to(device, memory_format=torch.channels_last)
-    labels = torch.from_numpy(dataset.labels[kept]).to(device)
-    train = torch.from_numpy(dataset.train[kept]).to(device)
-    calibration = torch.from_numpy(standardised(dataset, calibration_samples(dataset))).to(
-        device, memory_format=torch.channels_last
-    )
-    stored = arrays.open_dataset(training_path / arrays.GROUP)["weights"]
-    dtype = np.dtype(settings.dtype)
-    for position, step in enumerate(stored["step"].values):
+    data = Images.of(dataset, kept, device)
+    calibration = Images.of(dataset, calibration_samples(dataset, settings), device).images
+    parts = [torch.from_numpy(np.flatnonzero(part)).to(device) for part in (dataset.train[kept], ~dataset.train[kept])]
+    weights = arrays.open_dataset(training_path / arrays.GROUP)["weights"]
+    for position, step in enumerate(weights["step"].values):
         path = _record_path(scratch, index, position)
         if not path.exists():
-            vector = torch.from_numpy(stored.isel(seed=index, step=position).values)
-            network = place(build_network(job, dataset), device)
-            state.unflatten(network, vector, stored.attrs["table"])
+            where = f"seed {job.seeds[index]}, step {step}"
+            stored = arrays.load(weights.isel(seed=index, step=position), f"{training_path}, {where}").values
+            network = place(build(job.model, *dataset.shape), device)
+            state.unflatten(network, torch.from_numpy(stored), weights.attrs["table"])
             statistics = set_batchnorm(network, settings, calibration)
-            activations, outputs = _forward(network, settings, images)
+            activations, outputs = _forward(network, settings, data.images, where)
             for tap, values in activations.items():
-                _check_range(values, dtype, tap, job.seeds[index], int(step))
-                arrays.write_cell(
-                    arrays.open_array(scratch / arrays.GROUP, tap), (index, position), values.astype(dtype)
-                )
-            losses = functional.cross_entropy(outputs, labels, reduction="none").double()
-            correct = (outputs.argmax(1) == labels).double()
-            np.savez(
-                draft := path.with_suffix(".part.npz"),
+                arrays.write_cell(arrays.open_array(scratch.path / arrays.GROUP, tap), (index, position), values)
+            losses = functional.cross_entropy(outputs, data.labels, reduction="none").double()
+            correct = (outputs.argmax(1) == data.labels).double()
+            arrays.save_state(
+                path,
                 batchnorm=statistics.cpu().numpy(),
-                loss=[losses[train].mean().item(), losses[~train].mean().item()],
-                accuracy=[correct[train].mean().item(), correct[~train].mean().item()],
+                loss=[losses[part].mean().item() for part in parts],
+                accuracy=[correct[part].mean().item() for part in parts],
             )
-            draft.rename(path)
         advance(position + 1)
-
-
-def build_network(job: TrainJob, dataset: Dataset) -> Network:
-    """The run's network for this dataset, with weights yet to be put in."""
-    return build(job.model, dataset.images.shape[1], dataset.images.shape[2], len(dataset.classes))
 
 
 def kept_samples(dataset: Dataset, settings: ActivationsSettings) -> np.ndarray:
@@ -143,9 +131,10 @@ def kept_samples(dataset: Dataset, settings: ActivationsSettings) -> np.ndarray:
     return np.concatenate([np.sort(rng.permutation(indices)[:limit]) for indices, limit in limits])
 
 
-def calibration_samples(dataset: Dataset) -> np.ndarray:
-    """Indices (sample,) of the training images that BatchNorm statistics are taken from, in a fixed random order."""
-    return np.random.default_rng(1).permutation(np.flatnonzero(dataset.train))[:RECALIBRATION_IMAGES]
+def calibration_samples(dataset: Dataset, settings: ActivationsSettings) -> np.ndarray:
+    """Indices (sample,) of the training images that BatchNorm is recalibrated with, in a fixed random order."""
+    most = RECALIBRATION_IMAGES if settings.batchnorm == "recalibrated" else 0
+    return np.random.default_rng(1).permutation(np.flatnonzero(dataset.train))[:most]
 
 
 def set_batchnorm(network: Network, settings: ActivationsSettings, images: torch.Tensor) -> torch.Tensor:
@@ -165,38 +154,40 @@ def set_batchnorm(network: Network, settings: ActivationsSettings, images: torch
 
 
 def _forward(
-    network: Network, settings: ActivationsSettings, images: torch.Tensor
+    network: Network, settings: ActivationsSettings, images: torch.Tensor, where: str
 ) -> tuple[dict[str, np.ndarray], torch.Tensor]:
-    """Activations (sample, feature) by tap, and logits (sample, class), of all images."""
+    """Activations (sample, feature) by tap as they are stored, and logits (sample, class), of all images."""
     # A fixed random order: with statistics of each batch, a batch must not hold one class alone.
     order = torch.from_numpy(np.random.default_rng(2).permutation(len(images))).to(images.device)
-    parts: dict[str, list[torch.Tensor]] = {tap.name: [] for tap in settings.taps}
+    activations: dict[str, np.ndarray] = {}
     outputs = []
     with torch.no_grad(), Capture(network, settings.taps) as capture:
         # Batches of nearly equal length, so that none is too short for statistics of its own.
         for rows in order.tensor_split(-(-len(order) // BATCH)):
             outputs.append(network(images[rows]))
             for tap, values in capture.read().items():
-                parts[tap].append(values.cpu())
-    back = order.argsort()
-    return {tap: torch.cat(p)[back.cpu()].numpy() for tap, p in parts.items()}, torch.cat(outputs)[back]
+                if tap not in activations:
+                    activations[tap] = np.empty((len(images), values.shape[1]), settings.dtype)
+                activations[tap][rows.cpu().numpy()] = _representable(values, settings.dtype, f"tap {tap!r} at {where}")
+    return activations, torch.cat(outputs)[order.argsort()]
 
 
-def _check_range(values: np.ndarray, dtype: np.dtype, tap: str, seed: int, step: int) -> None:
-    largest = np.abs(values).max()
-    if not largest <= np.finfo(dtype).max:
+def _representable(values: torch.Tensor, dtype: str, what: str) -> np.ndarray:
+    """The values, if they fit into the dtype they are to be stored in."""
+    largest, end = values.abs().max().item(), float(np.finfo(dtype).max)
+    if not largest <= end:
         raise UserError(
-            f"tap {tap!r} at seed {seed}, step {step} reaches {largest:.3g}, and {dtype} ends at "
-            f"{np.finfo(dtype).max:.3g}: set activations.dtype to float32"
+            f"{what} reaches {largest:.3g}, and {dtype} ends at {end:.3g}: set activations.dtype to float32"
         )
+    return values.cpu().numpy()
 
 
 def _shapes(network: Network, settings: ActivationsSettings, dataset: Dataset) -> dict[str, tuple[int, ...]]:
     return shapes(network, settings.taps, dataset.images.shape[1], dataset.images.shape[2])
 
 
-def _record_path(scratch: Path, index: int, position: int) -> Path:
-    return scratch / f"cell-{index}-{position}.npz"
+def _record_path(scratch: Scratch, index: int, position: int) -> Path:
+    return scratch.state / f"cell-{index}-{position}.npz"
 
 
 def _allocate(
@@ -204,7 +195,7 @@ def _allocate(
 ) -> list[dict[str, Any]]:
     """Make the group with its coordinates and empty arrays, at once or not at all; gives the BatchNorm table."""
     with torch.device("meta"):
-        network = build_network(job, dataset)
+        network = build(job.model, *dataset.shape)
     table: list[dict[str, Any]] = [dict(entry) for entry in state.batchnorm_table(network)]
     tap_shapes = _shapes(network, settings, dataset)
     kept = kept_samples(dataset, settings)
@@ -237,18 +228,15 @@ def _allocate(
     return table
 
 
-def _write_records(scratch: Path, table: list[dict[str, Any]], seeds: int, steps: int) -> None:
+def _write_records(scratch: Scratch, table: list[dict[str, Any]], seeds: int, steps: int) -> None:
     """Gather what is small of every cell into arrays of its own."""
-    paths = [[_record_path(scratch, seed, step) for step in range(steps)] for seed in range(seeds)]
-    cells = [[dict(np.load(path, allow_pickle=False)) for path in row] for row in paths]
+    cells = [[arrays.read_state(_record_path(scratch, seed, step)) for step in range(steps)] for seed in range(seeds)]
     values = {name: np.array([[cell[name] for cell in row] for row in cells]) for name in cells[0][0]}
-    group = arrays.reopen(scratch / arrays.GROUP)
+    path = scratch.path / arrays.GROUP
+    group = arrays.reopen(path)
     part, statistic = ("seed", "step", "part"), ("seed", "step", "statistic")
     arrays.write(group, "loss", part, values["loss"], long_name="cross-entropy of the network", units="nat")
     arrays.write(group, "accuracy", part, values["accuracy"], long_name="accuracy of the network")
     long_name = "BatchNorm statistics that the activations were taken with"
     arrays.write(group, "batchnorm", statistic, values["batchnorm"], long_name=long_name, table=table)
-    for row in paths:
-        for path in row:
-            path.unlink()
-    arrays.finish(scratch / arrays.GROUP)
+    arrays.finish(path)

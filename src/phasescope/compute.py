@@ -5,6 +5,7 @@ what DVC thinks it is. What was used is recorded beside each result.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ def choose(device: str | None = None, threads: int | None = None, workers: int |
     """What the command line says, else the environment, else what suits the machine.
 
     PHASESCOPE_DEVICE: `cpu`, `cuda`, `cuda:1` … (default: cuda where there is one); PHASESCOPE_THREADS: threads of one
-    process (default 1: the fastest for small networks, and the same bits on machines with other core counts);
+    process (default 1: small networks gain nothing from more, and the bits do not depend on the machine's cores);
     PHASESCOPE_WORKERS: processes at the same time (default: one for each core that the threads leave; one on a GPU).
 
     Raises:
@@ -60,10 +61,21 @@ def choose(device: str | None = None, threads: int | None = None, workers: int |
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    threads = _positive("threads", threads) or 1
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise UserError(f"device {device!r}: expected cpu, cuda, cuda:1 …; set PHASESCOPE_DEVICE=cpu")
+    count = count_threads(threads)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    fitting = max(1, cores // threads) if device == "cpu" else 1
-    return Compute(device, threads, _positive("workers", workers) or fitting)
+    fitting = max(1, cores // count) if device == "cpu" else 1
+    return Compute(device, count, _positive("workers", workers) or fitting)
+
+
+def count_threads(given: int | None = None) -> int:
+    """Threads of one process: what the command line says, else PHASESCOPE_THREADS, else 1.
+
+    Raises:
+        UserError: that is no positive whole number.
+    """
+    return _positive("threads", given) or 1
 
 
 def _positive(name: str, given: int | None) -> int | None:

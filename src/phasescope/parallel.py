@@ -1,7 +1,7 @@
 """Independent pieces of work in several processes, with progress, and none left behind.
 
-Two single-threaded processes train small networks faster than one process with two threads (docs/log.md), and a
-result depends on the threads inside a process but not on how many processes there are.
+A result depends on the threads inside a process but not on how many processes there are, and two threads collapse where
+two processes do not when something else wants a core (docs/log.md).
 """
 
 import ctypes

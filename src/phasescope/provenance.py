@@ -31,13 +31,13 @@ LIBRARIES = (
 
 
 def code_digest() -> str:
-    """SHA-256 of the sources of all phasescope modules that are loaded."""
+    """SHA-256 of the sources of all loaded phasescope modules, and of the versions of what they compute with."""
     sources = {
         name: Path(file).read_bytes()
         for name, module in sys.modules.items()
         if name.split(".")[0] == "phasescope" and (file := getattr(module, "__file__", None))
     }
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"torch {version('torch')} numpy {version('numpy')}".encode())
     for name in sorted(sources):
         digest.update(name.encode() + b"\0" + sources[name] + b"\0")
     return digest.hexdigest()
@@ -60,8 +60,18 @@ def describe(**more: Any) -> dict[str, Any]:
         "blas": sorted(
             {(pool["internal_api"], pool["version"] or "", pool["num_threads"]) for pool in threadpool_info()}
         ),
+        **_gpu(),
         **more,
     }
+
+
+def _gpu() -> dict[str, Any]:
+    """Name of the GPU and versions of its libraries, where torch is loaded and has one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {}
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"gpus": names, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
 
 
 def _processor() -> str:

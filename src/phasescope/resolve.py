@@ -8,7 +8,7 @@ import torch
 from phasescope.errors import UserError
 from phasescope.models.taps import shapes
 from phasescope.models.zoo import build
-from phasescope.params.settings import Settings, read
+from phasescope.params.settings import Settings, read, unknown
 
 
 def resolve(path: Path) -> Settings:
@@ -18,10 +18,20 @@ def resolve(path: Path) -> Settings:
         UserError: one line per mistake in the settings.
     """
     settings = read(path)
-    mistakes = [*_unfit_taps(settings), *_lonely_batches(settings)]
+    mistakes = [*_unfit_taps(settings), *_lonely_batches(settings), *_unseen_taps(settings)]
     if mistakes:
         raise UserError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return settings
+
+
+def _unseen_taps(settings: Settings) -> Iterator[str]:
+    """Taps that figures are asked to show, and that no run keeps."""
+    kept = list(dict.fromkeys(tap.name for run in settings.runs.values() for tap in run.activations.taps))
+    asked = {"features": [settings.figures.features], "headline": settings.figures.headline}
+    for name in asked.keys() & settings.figures.model_fields_set:
+        for tap in asked[name]:
+            if tap not in kept:
+                yield f"figures.{name}: {unknown(tap, kept, 'tap')}"
 
 
 def _lonely_batches(settings: Settings) -> Iterator[str]:

@@ -13,8 +13,10 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from threadpoolctl import threadpool_limits
 
 from phasescope import parallel
+from phasescope.compute import count_threads
 from phasescope.errors import UserError
 from phasescope.params.base import Section
 
@@ -39,7 +41,12 @@ def run(main: Callable[..., None], *arguments: str, **options: type) -> None:
         parser.add_argument(f"--{option}", type=kind)
     given = vars(parser.parse_args())
     parallel.end_with_parent()
-    sys.exit(guarded(lambda: main(**given)))
+
+    def action() -> None:
+        with threadpool_limits(count_threads(given.get("threads"))):
+            main(**given)
+
+    sys.exit(guarded(action))
 
 
 def guarded(action: Callable[[], None]) -> int:
@@ -54,7 +61,7 @@ def guarded(action: Callable[[], None]) -> int:
         return 130
     except (MemoryError, RuntimeError) as error:
         # torch says so in a RuntimeError, of its own kind only on a GPU.
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):
             raise
         print("not enough memory: set PHASESCOPE_WORKERS=1, or ask for less in params.yaml", file=sys.stderr)
         return 1

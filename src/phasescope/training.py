@@ -8,12 +8,11 @@ every batch, those on the test images at every checkpoint, and the state of the 
 """
 
 import hashlib
-import io
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,8 @@ from torch import nn
 from torch.nn import functional
 
 from phasescope.compute import Compute
-from phasescope.data.dataset import Dataset, standardised
+from phasescope.data.dataset import Dataset
+from phasescope.data.tensors import Images
 from phasescope.errors import UserError
 from phasescope.models import state
 from phasescope.models.zoo import build, place
@@ -32,28 +32,13 @@ from phasescope.progress import Progress
 from phasescope.provenance import code_digest
 from phasescope.schedule import checkpoint_steps
 from phasescope.store import arrays, commit
+from phasescope.store.commit import Scratch
 from phasescope.store.datasets import read_dataset
 
 #: Images that pass through the network at once where no gradient is needed.
 EVALUATION_BATCH = 512
 #: Seconds between two states from which an interrupted training goes on.
 RESUME_INTERVAL = 30.0
-
-
-class Images(NamedTuple):
-    """The images of a dataset on the device, standardised."""
-
-    images: torch.Tensor  # (sample, channel, row, column) float32
-    labels: torch.Tensor  # (sample,) int64
-
-    @classmethod
-    def of(cls, dataset: Dataset, indices: np.ndarray, device: torch.device) -> Self:
-        """The images at `indices` (sample,)."""
-        images = torch.from_numpy(standardised(dataset, indices))
-        return cls(
-            images.to(device, memory_format=torch.channels_last),
-            torch.from_numpy(dataset.labels[indices]).to(device),
-        )
 
 
 def train(job: TrainJob, dataset_path: Path, target: Path, compute: Compute, label: str) -> None:
@@ -69,13 +54,11 @@ def train(job: TrainJob, dataset_path: Path, target: Path, compute: Compute, lab
     steps = checkpoint_steps(job.iterations)
     with commit.scratch(target, key) as scratch:
         _allocate(scratch.path, job, dataset_path)
-        items = [(job, dataset_path, scratch.path, compute, index) for index in range(len(job.seeds))]
+        items = [(job, dataset_path, scratch, compute, index) for index in range(len(job.seeds))]
         with Progress([f"train {label} seed {seed}" for seed in job.seeds], job.iterations) as progress:
             map_in_processes(train_seed, items, compute.workers, progress)
-        states = [read_state(state_path(scratch.path, index)) for index in range(len(job.seeds))]
+        states = [arrays.read_state(state_path(scratch, index)) for index in range(len(job.seeds))]
         _write_logs(scratch.path / arrays.GROUP, states)
-        for index in range(len(job.seeds)):
-            state_path(scratch.path, index).unlink()
         hashes = {
             str(seed): {str(step): str(value) for step, value in zip(steps, logged["hashes"], strict=True)}
             for seed, logged in zip(job.seeds, states, strict=True)
@@ -84,11 +67,12 @@ def train(job: TrainJob, dataset_path: Path, target: Path, compute: Compute, lab
 
 
 def train_seed(
-    advance: Callable[[int], None], job: TrainJob, dataset_path: Path, scratch: Path, compute: Compute, index: int
+    advance: Callable[[int], None], job: TrainJob, dataset_path: Path, scratch: Scratch, compute: Compute, index: int
 ) -> None:
     """Train one seed from where its state file says, writing each checkpoint as one shard."""
     training = _SeedTraining(job, read_dataset(dataset_path), scratch, compute.start(), index)
     training.resume()
+    advance(training.step)
     steps = checkpoint_steps(job.iterations)
     saved_at = time.monotonic()
     for step, batch in batches(
@@ -109,7 +93,7 @@ def train_seed(
 class _SeedTraining:
     """The training of one seed: its network, optimiser and logs, and the file it can be resumed from."""
 
-    def __init__(self, job: TrainJob, dataset: Dataset, scratch: Path, device: torch.device, index: int) -> None:
+    def __init__(self, job: TrainJob, dataset: Dataset, scratch: Scratch, device: torch.device, index: int) -> None:
         self.seed = job.seeds[index]
         self.step = 0
         #: SHA-256 of the weights of every checkpoint made so far.
@@ -117,9 +101,9 @@ class _SeedTraining:
         self.images = Images.of(dataset, np.flatnonzero(dataset.train), device)
         self._test_images = Images.of(dataset, np.flatnonzero(~dataset.train), device)
         self._job, self._index, self._state_path = job, index, state_path(scratch, index)
-        self._weights = arrays.open_array(scratch / arrays.GROUP, "weights")
+        self._weights = arrays.open_array(scratch.path / arrays.GROUP, "weights")
         torch.manual_seed(self.seed)
-        self._network = place(build(job.model, *_shape(dataset)), device)
+        self._network = place(build(job.model, *dataset.shape), device)
         self._network.train()
         self._optimiser = torch.optim.SGD(
             self._network.parameters(), lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay
@@ -157,9 +141,8 @@ class _SeedTraining:
 
     def save(self) -> None:
         """Write all that is needed to go on from here, so that the file is whole at any moment."""
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
+        arrays.save_state(
+            self._state_path,
             step=self.step,
             weights=state.flatten(self._network).cpu().numpy(),
             momentum=_momentum(self._optimiser),
@@ -168,13 +151,12 @@ class _SeedTraining:
             tests=self._tests,
             hashes=np.array(self.hashes, dtype=str),
         )
-        commit.write_file(self._state_path, buffer.getvalue())
 
     def resume(self) -> None:
         """Go on from the saved state, if there is one and the checkpoints it speaks of are there."""
         if not self._state_path.exists():
             return
-        saved = read_state(self._state_path)
+        saved = arrays.read_state(self._state_path)
         if not _checkpoints_match(self._weights, self._index, saved["hashes"]):
             return
         self.step, self.hashes, self._tests = int(saved["step"]), saved["hashes"].tolist(), saved["tests"]
@@ -218,20 +200,9 @@ def evaluate(network: nn.Module, data: Images) -> tuple[float, float]:
     return loss / len(data.labels), correct / len(data.labels)
 
 
-def _shape(dataset: Dataset) -> tuple[int, int, int]:
-    """Channels, resolution and number of classes, as a network is built from them."""
-    return dataset.images.shape[1], dataset.images.shape[2], len(dataset.classes)
-
-
-def state_path(scratch: Path, index: int) -> Path:
+def state_path(scratch: Scratch, index: int) -> Path:
     """Where a seed's training is saved while it runs."""
-    return scratch / f"seed-{index}.npz"
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """The saved state of a seed's training."""
-    with np.load(path, allow_pickle=False) as saved:
-        return dict(saved)
+    return scratch.state / f"seed-{index}.npz"
 
 
 def _checkpoints_match(weights: zarr.Array, index: int, hashes: np.ndarray) -> bool:
@@ -265,7 +236,7 @@ def _allocate(scratch: Path, job: TrainJob, dataset_path: Path) -> None:
     """Make the group with its coordinates and the empty array of weights."""
     dataset = read_dataset(dataset_path)
     with torch.device("meta"):
-        network = build(job.model, *_shape(dataset))
+        network = build(job.model, *dataset.shape)
     table = state.table(network)
     steps = checkpoint_steps(job.iterations)
 
@@ -288,10 +259,11 @@ def _write_logs(path: Path, states: list[dict[str, Any]]) -> None:
     iterations = np.arange(1, states[0]["logs"].shape[1] + 1)
     arrays.write(group, "iteration", ("iteration",), iterations, long_name="number of the update")
     for name, dims, long_name in [
+        ("weights", ("seed", "parameter"), "parameters and buffers after the last update"),
         ("momentum", ("seed", "trainable"), "momentum of the parameters after the last update"),
         ("rng", ("seed", "byte"), "state of torch's random number generator after the last update"),
     ]:
-        arrays.write(group, name, dims, np.stack([saved[name] for saved in states]), long_name=long_name)
+        arrays.write(group, f"last_{name}", dims, np.stack([saved[name] for saved in states]), long_name=long_name)
     for row, name, units in [(0, "loss", "nat"), (1, "accuracy", "1")]:
         logs = np.stack([saved["logs"][row] for saved in states])
         long_name = f"{name} on the batch, before the update"

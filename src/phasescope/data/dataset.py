@@ -23,6 +23,11 @@ class Dataset:
     #: (channel,) float64, standard deviation to go with it.
     std: np.ndarray
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, resolution and number of classes: what a network is built from."""
+        return self.images.shape[1], self.images.shape[2], len(self.classes)
+
 
 def standardised(dataset: Dataset, indices: np.ndarray | slice | None = None) -> np.ndarray:
     """Images (sample, channel, row, column) as float32 (pixel − mean) / std, all samples by default."""

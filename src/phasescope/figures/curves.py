@@ -60,10 +60,10 @@ def figure_1(results: Mapping[str, Results], settings: FiguresSettings) -> Drawi
 
 @style()
 def figure_2(results: Mapping[str, Results]) -> Drawing:
-    """Reconstruction loss of every tap: normalised by itself, by all taps of the run together, and as FVU.
+    """Reconstruction loss of every tap: normalised by itself, by all taps of the run together, and as it is.
 
-    With one range for all taps, those closer to the input lie lower and are flatter; the fraction of variance
-    unexplained, which is loss relative to the mean image, can be compared between datasets. A row per run.
+    With one range for all taps, those closer to the input lie lower and are flatter. The loss of the mean image is
+    what a layer without any information would give. A row per run.
     """
     figure = Figure(figsize=(PAGE, 0.6 + 1.6 * len(results)))
     panels = figure.subplots(len(results), 3, squeeze=False)
@@ -75,14 +75,13 @@ def figure_2(results: Mapping[str, Results]) -> Drawing:
         network = Curve.of(result.probe.network_accuracy)
         normalised([network])[0].draw(left, rows, (run, "network", "normalised accuracy"), **_NETWORK)
         for layer, loss, joint in zip(layers, losses, normalised(losses), strict=True):
-            fvu = Curve.of(result.decode.fvu.sel(layer=layer))
             normalised([loss])[0].draw(left, rows, (run, layer, "normalised loss"), **looks[layer])
             joint.draw(centre, rows, (run, layer, "jointly normalised loss"), **looks[layer])
-            fvu.draw(right, rows, (run, layer, "fvu"), **looks[layer])
-        level(right, rows, (run, "mean image", "fvu"), 1.0, **_BASELINE)
+            loss.draw(right, rows, (run, layer, "loss"), **looks[layer])
+        level(right, rows, (run, "mean image", "loss"), float(result.decode.baseline_mse), **_BASELINE)
         right.set_ylim(bottom=0)
         heading(left, run)
-        for axes, label in ((left, "normalised"), (centre, "jointly normalised"), (right, "FVU")):
+        for axes, label in ((left, "normalised"), (centre, "jointly normalised"), (right, "loss (MSE)")):
             step_axis(axes, network.steps)
             axes.set_ylabel(label)
     for axes in panels[-1]:

@@ -1,4 +1,4 @@
-"""Stream a run's activations through a measure, many cells at once, in bounded memory.
+"""Stream a run's activations through a measure in batches of cells, in bounded memory.
 
 A cell is one (seed, step, layer). A measure is a pure function of the activations of several cells of one layer,
 (seed, step, sample, feature), and of what is known of the samples; it returns a Dataset on (seed, step).
@@ -13,6 +13,7 @@ import xarray as xr
 from phasescope.data.dataset import standardised
 from phasescope.measures.samples import Samples
 from phasescope.progress import Progress
+from phasescope.store.arrays import load
 from phasescope.store.datasets import read_dataset
 from phasescope.store.run import StoredRun
 
@@ -45,7 +46,11 @@ def batches(activations: xr.DataArray, limit: int = BATCH_BYTES) -> Iterator[xr.
     length = max(1, limit // cell)
     for seed in range(seeds):
         for first in range(0, steps, length):
-            yield activations.isel(seed=[seed], step=slice(first, first + length)).load()
+            batch = activations.isel(seed=[seed], step=slice(first, first + length))
+            yield load(
+                batch,
+                f"activations of {activations.name} of seed {batch.seed.item()}, steps from {batch.step[0].item()}",
+            )
 
 
 def measure(run: StoredRun, function: Measure, samples: Samples, label: str) -> xr.Dataset:

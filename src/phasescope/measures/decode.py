@@ -27,6 +27,7 @@ def linear(cell: np.ndarray, samples: Samples, settings: DecodeSettings) -> dict
         "error": (np.square(difference).sum(axis=1) + targets.outside) / pixels,
         "train_mse": regression.train_mse * difference.shape[1] / pixels,
         "ridge": regression.ridge,
+        "rank": len(regression.factors.values),
     }
 
 
@@ -37,6 +38,7 @@ SQUARED = "standardised pixel^2"
 VARIABLES = {
     "test_mse": Variable("reconstruction error of test samples", SQUARED),
     "train_mse": Variable("reconstruction error of training samples", SQUARED),
+    "rank": Variable("directions of the layer that were decoded from"),
     "ridge": Variable("ridge chosen on training samples", "activation^2"),
     "error": Variable("reconstruction error of a test sample", SQUARED, ("sample",)),
 }

@@ -117,7 +117,7 @@ def histograms(activations: xr.DataArray, samples: Samples, settings: Distributi
     low, high = _range(values.reshape(features, -1))
     bins = _bins(values, low[:, None, None], high[:, None, None], settings.bins)
     bins[values == 0] = settings.bins  # a bin of their own, taken off below
-    counts = groups.count(bins.reshape(features * steps, -1), settings.bins + 1)
+    counts = groups.count(bins.reshape(features * steps, values.shape[-1]), settings.bins + 1)
     shares = np.full((features, steps, samples.classes, settings.bins + 1), np.nan)
     shares[:, :, groups.classes] = (counts / groups.sizes[:, None]).reshape(features, steps, -1, settings.bins + 1)
     width = (high - low) / settings.bins
@@ -244,7 +244,7 @@ def _selectivity(values: np.ndarray, groups: _Groups) -> np.ndarray:
     """Class selectivity index of each non-negative feature, (feature,)."""
     means = groups.means(values)
     top = means.max(axis=1)
-    rest = (means.sum(axis=1) - top) / (means.shape[1] - 1)
+    rest = (means.sum(axis=1) - top) / max(1, means.shape[1] - 1)
     return _ratio(top - rest, top + rest)
 
 

@@ -34,6 +34,9 @@ RIDGES = np.logspace(-10, 4, 57)
 #: as long (512 features, 10 targets, 1,297 and 10,000 samples).
 BLOCK = 2**21
 
+#: Samples that are brought to float64 at once.
+BLOCK = 1024
+
 
 @dataclass(frozen=True, eq=False)
 class Factors:
@@ -66,15 +69,19 @@ class Factors:
 
     def project(self, features: np.ndarray) -> np.ndarray:
         """Coordinates (sample, rank) of features (sample, feature) along the principal axes V."""
-        return self._rows(features) @ self.basis
+        return self._in_blocks(features, self.basis)
 
     def combine(self, features: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """`project(features) @ weights` for weights (rank, target), multiplied in the cheaper order."""
-        return self._rows(features) @ (self.basis @ weights)
+        return self._in_blocks(features, self.basis @ weights)
 
-    def _rows(self, features: np.ndarray) -> np.ndarray:
-        centred = features - self.mean  # float64, as the mean is
-        return centred @ self.features.T if self.dual else centred
+    def _in_blocks(self, features: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        """Centred features, in the dual form times Hᵀ, times a matrix; never all of them in float64 at once."""
+        products = []
+        for first in range(0, len(features), BLOCK):
+            centred = features[first : first + BLOCK] - self.mean  # float64, as the mean is
+            products.append((centred @ self.features.T if self.dual else centred) @ matrix)
+        return np.concatenate(products)
 
 
 def factorise(features: np.ndarray, *, solver: Solver = "auto", exact_limit: int = 4096, rank: int = 1024) -> Factors:

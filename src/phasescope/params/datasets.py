@@ -22,7 +22,11 @@ class DatasetSettings(Section):
     grey: bool = False
 
     @model_validator(mode="after")
-    def _folder_belongs_to_image_folder(self) -> "DatasetSettings":
+    def _only_for_image_folder(self) -> "DatasetSettings":
+        fields = type(self).model_fields
+        for name in ("test_fraction", "grey"):
+            if self.source != "image-folder" and getattr(self, name) != fields[name].default:
+                raise ValueError(f"`{name}` is for the source image-folder alone; leave it out")
         if (self.source == "image-folder") != (self.folder is not None):
             raise ValueError("`folder` is needed for the source image-folder, and for no other")
         return self

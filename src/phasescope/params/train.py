@@ -16,7 +16,7 @@ class TrainSettings(Section):
         1,
         2,
     ]
-    iterations: Annotated[int, Field(ge=1, le=10**9)] = 65_536
+    iterations: Annotated[int, Field(ge=1, le=10**7)] = 65_536
     batch_size: Annotated[int, Field(ge=1, le=10**6)] = 128
     learning_rate: Annotated[float, Field(gt=0, le=1000)] = 0.002
     #: The paper does not mention momentum; its released code has 0.9.

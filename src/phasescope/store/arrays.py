@@ -5,12 +5,13 @@ carry a checksum, so that a flipped bit is an error and never a wrong number. La
 cell, written whole. Bytes are reproducible: no clock, no path, attributes in sorted order.
 """
 
+import io
 import math
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -18,9 +19,13 @@ import zarr
 from zarr.codecs import ShardingCodecIndexLocation, ZstdCodec
 from zarr.core.array import ShardsConfigParam
 
+from phasescope.store.commit import StoreError, sync, sync_tree, write_file
+
+T = TypeVar("T", xr.Dataset, xr.DataArray)
+
 #: The name of the Zarr group inside every committed directory, beside its manifest.
 GROUP = "arrays.zarr"
-#: Inner chunks of about this many bytes: 1 to 4 MiB read fastest (docs/log.md).
+#: Inner chunks of at most this many bytes.
 CHUNK_BYTES = 2 << 20
 #: Shards of arrays that have no cells, such as the images of a dataset.
 SHARD_BYTES = 256 << 20
@@ -84,6 +89,7 @@ def build(path: Path, fill: Callable[[Path], None]) -> None:
         draft = path.with_name("draft")
         shutil.rmtree(draft, ignore_errors=True)
         fill(draft)
+        sync_tree(draft)
         draft.rename(path)
 
 
@@ -106,6 +112,21 @@ def finish(path: Path) -> None:
         zarr.consolidate_metadata(path, zarr_format=3)
 
 
+def load(lazy: T, what: str) -> T:
+    """Read the values of a Dataset or DataArray that was opened lazily; `what` names it in the error.
+
+    Raises:
+        StoreError: its files are damaged.
+    """
+    try:
+        return lazy.load()
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise StoreError(
+            f"{what} is damaged ({reason}): `dvc pull` it again, or remove it and run `dvc repro`"
+        ) from None
+
+
 def open_dataset(path: Path) -> xr.Dataset:
     """The group as an xarray Dataset; array values are read when they are asked for."""
     return xr.open_zarr(path, consolidated=True, chunks=None)
@@ -116,16 +137,31 @@ def reopen(path: Path) -> zarr.Group:
     return zarr.open_group(path, mode="r+", use_consolidated=False)
 
 
+def save_state(path: Path, **values: Any) -> None:
+    """Write arrays that are only needed to go on after an interruption, so that the file is whole at any moment."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **values)
+    write_file(path, buffer.getvalue())
+
+
+def read_state(path: Path) -> dict[str, np.ndarray]:
+    """Read what `save_state` wrote."""
+    with np.load(path, allow_pickle=False) as saved:
+        return dict(saved)
+
+
 def open_array(path: Path, name: str) -> zarr.Array:
     """An array of a group that is being built."""
     return zarr.open_array(path / name, mode="r+")
 
 
 def write_cell(array: zarr.Array, cell: tuple[int, ...], values: np.ndarray) -> None:
-    """Write one cell of a sharded array as one whole file."""
+    """Write one cell of a sharded array as one whole file, and flush it: what is noted as finished must be there."""
     # The setting is not kept in the metadata, so it is lost when an array is opened again.
     with zarr.config.set({"array.write_empty_chunks": True}):
         array[cell] = values
+    inner = (0,) * (array.ndim - len(cell))
+    sync(Path(str(array.store_path).removeprefix("file://"), array.metadata.encode_chunk_key((*cell, *inner))))
 
 
 def _layout(shape: tuple[int, ...], dtype: np.dtype, cell: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:

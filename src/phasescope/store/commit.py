@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,13 @@ class Scratch:
     def __init__(self, target: Path, key: str) -> None:
         self.target = target
         self.path = target.parent / SCRATCH / f"{target.name}-{key}"
+        #: What is only needed to go on after an interruption, and no part of what is committed.
+        self.state = self.path.with_name(f"{self.path.name}.state")
 
     def commit(self, kind: str, settings: dict[str, Any], **extra: Any) -> None:
         """Write the manifest, flush everything, and put the directory in its place with one rename."""
+        # An attempt that ended while it committed has left one.
+        (self.path / MANIFEST).unlink(missing_ok=True)
         files = {str(p.relative_to(self.path)): p for p in sorted(self.path.rglob("*")) if p.is_file()}
         manifest = {
             "format": FORMAT,
@@ -72,15 +76,14 @@ class Scratch:
             "extra": extra,
         }
         _write_synced(self.path / MANIFEST, canonical(manifest).encode())
-        for path in [*files.values(), *(p for p in self.path.rglob("*") if p.is_dir()), self.path]:
-            _sync(path)
+        sync_tree(self.path)
         if self.target.exists():
             # Only where no DVC has cleared the way: the old directory steps aside, so that no reader sees a mixture.
             aside = self.path.with_name(f"{self.target.name}-replaced")
             shutil.rmtree(aside, ignore_errors=True)
             self.target.rename(aside)
         self.path.rename(self.target)
-        _sync(self.target.parent)
+        sync(self.target.parent)
 
 
 @contextmanager
@@ -94,15 +97,23 @@ def scratch(target: Path, key: str) -> Iterator[Scratch]:
         StoreError: another process is building the same target.
     """
     root = target.parent / SCRATCH
-    root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / f"{target.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StoreError(f"{target}: another process is writing it; wait for that one to end") from None
+    while True:
+        # A neighbour that ends just now may take the empty folder away again, at any moment.
+        with suppress(FileNotFoundError, FileExistsError):
+            root.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise StoreError(f"{target}: another process is writing it; wait for that one to end") from None
+            break
     try:
         work = Scratch(target, key)
         work.path.mkdir(exist_ok=True)
+        work.state.mkdir(exist_ok=True)
+        # Zarr writes a file beside its place and renames it; a killed process leaves such files behind.
+        for left in work.path.rglob("*.partial"):
+            left.unlink()
         yield work
         if not work.path.exists():
             for left in root.iterdir():
@@ -112,7 +123,7 @@ def scratch(target: Path, key: str) -> Iterator[Scratch]:
             (root / f"{target.name}.lock").unlink(missing_ok=True)
     finally:
         lock.release()
-        if not any(root.iterdir()):
+        with suppress(OSError):  # not empty: a neighbour is at work, or this one goes on later
             root.rmdir()
 
 
@@ -191,7 +202,7 @@ def write_file(path: Path, data: bytes) -> None:
         draft.unlink(missing_ok=True)
         raise
     draft.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _matches(path: Path, entry: dict[str, Any]) -> bool:
@@ -214,7 +225,14 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(path: Path) -> None:
+def sync_tree(path: Path) -> None:
+    """Flush a directory and everything in it to the disk."""
+    for inside in [*path.rglob("*"), path]:
+        sync(inside)
+
+
+def sync(path: Path) -> None:
+    """Flush one file or directory to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -37,7 +37,7 @@ def read_dataset(path: Path, digest: str | None = None) -> Dataset:
     manifest = commit.read(path, "dataset")
     if digest not in (None, manifest.digest):
         raise StoreError(f"{path} is not the dataset that the run was made with; run `dvc repro`")
-    stored = arrays.open_dataset(path / arrays.GROUP).load()
+    stored = arrays.load(arrays.open_dataset(path / arrays.GROUP), str(path))
     return Dataset(
         images=stored["images"].values,
         labels=stored["label"].values,

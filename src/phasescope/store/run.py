@@ -89,7 +89,10 @@ class StoredRun:
 
     def write_measure(self, name: str, result: xr.Dataset, settings: dict[str, Any]) -> None:
         """Commit the result of a measure of this run's activations as `results/<run>/<name>`."""
-        inputs = {str(path): commit.read(path).digest for path in (self.path / "activations", self.dataset)}
+        inputs = {
+            path.relative_to(self.root).as_posix(): commit.read(path).digest
+            for path in (self.path / "activations", self.dataset)
+        }
         target = self.root / "results" / self.name / name
         with commit.scratch(target, commit.fingerprint(settings, inputs)) as scratch:
             arrays.write_dataset(scratch.path / arrays.GROUP, result)
