@@ -11,8 +11,8 @@ from phasescope.store.run import StoredRun
 
 def main() -> None:
     """Write figures/<name>.svg, .png and .csv."""
-    provenance.write("figures")
     job = stage.settings("figures.json", FiguresJob)
+    provenance.write("figures")
     phases = stage.phases()
     results, digests = {}, {}
     for name in job.runs:

@@ -14,8 +14,8 @@ from phasescope.store.run import StoredRun
 
 def main() -> None:
     """Write metrics/phases.json and metrics/phases.csv, and print the table."""
-    provenance.write("phases")
     job = stage.settings("phases.json", PhasesJob)
+    provenance.write("phases")
     runs = {name: StoredRun(name) for name in job.runs}
     results = {name: phases(run.measure("decode"), run.measure("probe"), job) for name, run in runs.items()}
     # In the order of params.yaml, which the table keeps.

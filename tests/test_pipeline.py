@@ -15,8 +15,6 @@ from ruamel.yaml import YAML
 
 from closure import ROOT, reached
 
-pytestmark = pytest.mark.xdist_group("pipeline")
-
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py"))
 PER_RUN = ("train", "activations", "decode", "probe", "distributions")
 

@@ -266,7 +266,7 @@ SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder"
         (
             "iterations: 16",
             f"iterations: {10**12}",
-            "train.iterations: expected a number of at most 1000000000, got 1000000000000",
+            "train.iterations: expected a number of at most 10000000, got 1000000000000",
         ),
         ("seeds: [0, 1]", "seeds: []", "train.seeds: expected 1 or more entries, got []"),
         ("seeds: [0, 1]", "seeds: [0, 0]", "train.seeds: seeds must differ from each other; got [0, 0]"),
