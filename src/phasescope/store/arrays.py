@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.codecs import ShardingCodecIndexLocation, ZstdCodec
-from zarr.core.array import ShardsConfigParam
+from zarr.codecs import ZstdCodec
 
 from phasescope.store.commit import StoreError, sync, sync_tree, write_file
 
@@ -65,9 +64,7 @@ def create(
         # Variable-length text is the only text type that Zarr v3 has specified.
         dtype=str if dtype.kind in "UTO" else dtype,
         chunks=chunks,
-        shards=None
-        if shards is None
-        else ShardsConfigParam(shape=shards, index_location=ShardingCodecIndexLocation.start),
+        shards=None if shards is None else _sharded(shards),
         compressors=ZstdCodec(level=1, checksum=True),
         fill_value=np.nan if dtype.kind == "f" else ("" if dtype.kind in "UTO" else 0),
         dimension_names=dims,
@@ -162,6 +159,14 @@ def write_cell(array: zarr.Array, cell: tuple[int, ...], values: np.ndarray) -> 
         array[cell] = values
     inner = (0,) * (array.ndim - len(cell))
     sync(Path(str(array.store_path).removeprefix("file://"), array.metadata.encode_chunk_key((*cell, *inner))))
+
+
+def _sharded(shape: tuple[int, ...]) -> Any:
+    """Shards with their index at the start, where parts of them can be read from any remote.
+
+    Untyped, for zarr 3.1 asks for an enumeration here that zarr 3.2 has deprecated; both take the text.
+    """
+    return {"shape": shape, "index_location": "start"}
 
 
 def _layout(shape: tuple[int, ...], dtype: np.dtype, cell: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
