@@ -139,6 +139,20 @@ def test_a_second_repro_has_nothing_to_do(made):
     assert "Data and pipelines are up to date." in made.call("dvc", "repro")
 
 
+def test_the_figures_are_on_the_page_of_plots_once_each_and_the_phases_are_metrics(made):
+    made.call("dvc", "plots", "show")
+    page = (made.path / "dvc_plots" / "index.html").read_text()
+    shown = sorted(
+        Path(name).name.removeprefix("workspace_figures_png_") for name in re.findall(r'<img src="(.*?)"', page)
+    )
+    names = ["distributions", "figure-1", "figure-2", "figure-4-beta", "probes"]
+    assert shown == [f"{name}.png" for name in names]
+    assert sorted(path.stem for path in (made.path / "figures").glob("*.svg")) == names
+    metrics = made.call("dvc", "metrics", "show", "--json")
+    assert '"constant_until"' in metrics
+    assert '"fall_interval"' in metrics
+
+
 def test_a_run_setting_reruns_that_run_and_what_collects(project):
     project.change("params.yaml", ("learning_rate: 0.01,", "learning_rate: 0.02,"))
     assert sorted(project.repro()) == of_run("beta", *PER_RUN)

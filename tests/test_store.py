@@ -1,6 +1,7 @@
 """A kept directory is complete or absent, its arrays are labelled, and any reader opens them."""
 
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -207,6 +208,17 @@ def test_an_attempt_that_ended_while_it_committed_is_committed_whole(tmp_path):
     write(tmp_path / "y")
     assert contents(tmp_path / "x") == contents(tmp_path / "y")
     assert commit.read(tmp_path / "x").files.keys() == {"data"}
+
+
+def test_a_state_whose_parts_have_gone_into_place_is_not_used(tmp_path):
+    """Killed between the rename and the cleaning up; DVC then removes what it takes for unfinished."""
+    with pytest.raises(RuntimeError), commit.scratch(tmp_path / "x", "k") as scratch:
+        (scratch.state / "cell").write_text("finished")
+        scratch.commit("thing", {})
+        raise RuntimeError
+    shutil.rmtree(tmp_path / "x")
+    with commit.scratch(tmp_path / "x", "k") as scratch:
+        assert not list(scratch.state.iterdir())
 
 
 def test_two_targets_of_one_folder_do_not_get_in_each_others_way(tmp_path):

@@ -110,6 +110,9 @@ def scratch(target: Path, key: str) -> Iterator[Scratch]:
             break
     try:
         work = Scratch(target, key)
+        if not work.path.exists():
+            # What a state speaks of went into place, where it may be gone since.
+            shutil.rmtree(work.state, ignore_errors=True)
         work.path.mkdir(exist_ok=True)
         work.state.mkdir(exist_ok=True)
         # Zarr writes a file beside its place and renames it; a killed process leaves such files behind.
