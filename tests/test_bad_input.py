@@ -439,6 +439,8 @@ def test_ctrl_c_ends_a_training_that_then_goes_on(project, workers):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell starts what runs in its background with Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_until(lambda: list(folder.glob(".scratch/train-*.state/seed-*.npz")), 60)
     os.killpg(running.pid, signal.SIGINT)  # to every process, as a terminal does it

@@ -148,9 +148,7 @@ def test_the_figures_are_on_the_page_of_plots_once_each_and_the_phases_are_metri
     names = ["distributions", "figure-1", "figure-2", "figure-4-beta", "probes"]
     assert shown == [f"{name}.png" for name in names]
     assert sorted(path.stem for path in (made.path / "figures").glob("*.svg")) == names
-    metrics = made.call("dvc", "metrics", "show", "--json")
-    assert '"constant_until"' in metrics
-    assert '"fall_interval"' in metrics
+    assert '"constant_until"' in made.call("dvc", "metrics", "show", "--json")
 
 
 def test_a_run_setting_reruns_that_run_and_what_collects(project):
