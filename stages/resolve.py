@@ -9,7 +9,8 @@ from phasescope.budget import budget, table
 from phasescope.params.settings import shares
 from phasescope.progress import wide_console
 from phasescope.resolve import resolve
-from phasescope.store.commit import MANIFEST, canonical, write_file
+from phasescope.store.commit import write_file
+from phasescope.store.manifest import MANIFEST, canonical
 
 
 def main() -> None:

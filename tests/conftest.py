@@ -11,7 +11,8 @@ import pytest
 from filelock import FileLock
 
 from phasescope.params.settings import read, shares
-from phasescope.store.commit import canonical, write_file
+from phasescope.store.commit import write_file
+from phasescope.store.manifest import canonical
 
 ROOT = Path(__file__).parents[1]
 

@@ -23,7 +23,7 @@ from phasescope import compute, parallel, stage
 from phasescope.cli import app
 from phasescope.errors import UserError
 from phasescope.params.phases import PhasesJob
-from phasescope.store import commit
+from phasescope.store import commit, manifest
 
 OUTPUTS = ("configs", "datasets", "runs", "results", "figures", "metrics")
 
@@ -225,19 +225,19 @@ def rewritten(**changes):
 )
 def test_a_damaged_manifest(store, change):
     (store.parent / "other").write_bytes(b"content")
-    path = store / commit.MANIFEST
+    path = store / manifest.MANIFEST
     changed = change(path.read_text())
     path.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
-    with pytest.raises(commit.StoreError) as caught:
-        commit.read(store)
+    with pytest.raises(manifest.StoreError) as caught:
+        manifest.read(store)
     assert str(caught.value) == f"{path} is damaged: `dvc pull` {store} again, or remove it and run `dvc repro`"
 
 
 def test_a_manifest_of_another_version(store):
-    path = store / commit.MANIFEST
+    path = store / manifest.MANIFEST
     path.write_text(rewritten(format=99)(path.read_text()))
-    with pytest.raises(commit.StoreError) as caught:
-        commit.read(store)
+    with pytest.raises(manifest.StoreError) as caught:
+        manifest.read(store)
     assert str(caught.value) == (
         f"{store} has format 99, and this version of phasescope reads 1: install the version that wrote it"
     )
@@ -279,7 +279,7 @@ def test_a_store_with_a_file_missing_or_cut(project, damage, store, stage, argum
 
 
 def test_a_store_without_a_manifest(project):
-    (project.path / "runs" / "flat" / "activations" / commit.MANIFEST).unlink()
+    (project.path / "runs" / "flat" / "activations" / manifest.MANIFEST).unlink()
     assert refused(project, "decode", "flat") == (
         "runs/flat/activations has no manifest.json, so it is not complete: "
         "remove it and run `dvc repro`, or `dvc pull` it again"
@@ -454,7 +454,7 @@ def test_ctrl_c_ends_a_training_that_then_goes_on(project, workers):
     assert finished
     assert not (folder / "train").exists()
     assert project.run_stage("train", "small").returncode == 0
-    assert commit.read(folder / "train", "train").extra["weights"]["1"].keys() >= {"0", "256", "1024"}
+    assert manifest.read(folder / "train", "train").extra["weights"]["1"].keys() >= {"0", "256", "1024"}
     assert not (folder / ".scratch").exists()
     # What was finished before was not trained again.
     assert finished == {path: (folder / "train" / "arrays.zarr" / path).stat().st_mtime_ns for path in finished}

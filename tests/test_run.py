@@ -23,9 +23,9 @@ from phasescope.params.activations import ActivationsSettings
 from phasescope.params.decode import DecodeSettings
 from phasescope.params.models import ModelSettings
 from phasescope.params.train import TrainJob
-from phasescope.store import arrays, commit
-from phasescope.store.commit import StoreError
+from phasescope.store import arrays, manifest
 from phasescope.store.datasets import write_dataset
+from phasescope.store.manifest import StoreError
 from phasescope.store.run import StoredRun
 from phasescope.training import train
 
@@ -131,8 +131,8 @@ def test_any_reader_opens_the_store(project):
 
 
 def test_the_store_is_one_file_per_cell_and_few_others(project):
-    manifest = commit.read(project / "runs" / "r" / "activations", "activations")
-    assert len([name for name in manifest.files if "/c/" in name]) < 2 * 6 * 5 + 15
+    read = manifest.read(project / "runs" / "r" / "activations", "activations")
+    assert len([name for name in read.files if "/c/" in name]) < 2 * 6 * 5 + 15
     assert not (project / "runs" / "r" / ".scratch").exists()
 
 

@@ -12,7 +12,7 @@ from conftest import PARAMS, ROOT
 from phasescope.errors import UserError
 from phasescope.params.settings import FORBIDDEN, Settings, read, shares
 from phasescope.resolve import resolve
-from phasescope.store.commit import canonical
+from phasescope.store.manifest import canonical
 
 BARE = """\
 datasets:

@@ -14,8 +14,8 @@ import tensorstore
 import xarray as xr
 import zarr
 
-from phasescope.store import arrays, commit
-from phasescope.store.commit import StoreError
+from phasescope.store import arrays, commit, manifest
+from phasescope.store.manifest import StoreError
 
 
 def write(target, content=b"0123", key="k", kind="thing", settings=None):
@@ -26,9 +26,9 @@ def write(target, content=b"0123", key="k", kind="thing", settings=None):
 
 def test_what_is_committed_is_read_back(tmp_path):
     write(tmp_path / "x", settings={"a": 1, "b": [1.5, None]})
-    manifest = commit.read(tmp_path / "x", "thing")
-    assert manifest.settings == {"a": 1, "b": [1.5, None]}
-    assert manifest.files["data"]["bytes"] == 4
+    read = manifest.read(tmp_path / "x", "thing")
+    assert read.settings == {"a": 1, "b": [1.5, None]}
+    assert read.files["data"]["bytes"] == 4
     assert not (tmp_path / ".scratch").exists()
 
 
@@ -38,7 +38,7 @@ def test_without_commit_nothing_appears_and_the_parts_are_found_again(tmp_path):
         raise RuntimeError
     assert not (tmp_path / "x").exists()
     with pytest.raises(StoreError, match="is not there"):
-        commit.read(tmp_path / "x")
+        manifest.read(tmp_path / "x")
     with commit.scratch(tmp_path / "x", "k") as scratch:
         assert (scratch.path / "part").read_text() == "half"
         scratch.commit("thing", {})
@@ -65,11 +65,11 @@ def test_a_second_process_is_told_that_the_target_is_taken(tmp_path):
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from phasescope.store import commit
+        from phasescope.store import commit, manifest
         try:
             with commit.scratch(Path(sys.argv[1]), "k"):
                 pass
-        except commit.StoreError as error:
+        except manifest.StoreError as error:
             print(error)
     """)
     with commit.scratch(tmp_path / "x", "k"):
@@ -94,19 +94,19 @@ def test_a_damaged_directory_is_refused(tmp_path, damage, message):
     write(tmp_path / "x")
     damage(tmp_path / "x")
     with pytest.raises(StoreError, match=message):
-        commit.read(tmp_path / "x")
+        manifest.read(tmp_path / "x")
 
 
 def test_another_kind_another_format_and_other_settings_are_refused(tmp_path):
     write(tmp_path / "x")
     with pytest.raises(StoreError, match="holds 'thing', where 'train' is expected"):
-        commit.read(tmp_path / "x", "train")
+        manifest.read(tmp_path / "x", "train")
     with pytest.raises(StoreError, match="a is 1 there and 2 in params.yaml"):
-        commit.require_settings(commit.read(tmp_path / "x"), {"a": 2})
+        manifest.require_settings(manifest.read(tmp_path / "x"), {"a": 2})
     path = tmp_path / "x" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
     with pytest.raises(StoreError, match="has format 99"):
-        commit.read(tmp_path / "x")
+        manifest.read(tmp_path / "x")
 
 
 def dataset():
@@ -207,7 +207,7 @@ def test_an_attempt_that_ended_while_it_committed_is_committed_whole(tmp_path):
     write(tmp_path / "x")
     write(tmp_path / "y")
     assert contents(tmp_path / "x") == contents(tmp_path / "y")
-    assert commit.read(tmp_path / "x").files.keys() == {"data"}
+    assert manifest.read(tmp_path / "x").files.keys() == {"data"}
 
 
 def test_a_state_whose_parts_have_gone_into_place_is_not_used(tmp_path):

@@ -23,7 +23,7 @@ from phasescope.models.zoo import build
 from phasescope.params.models import ModelSettings
 from phasescope.params.train import TrainJob
 from phasescope.schedule import checkpoint_steps
-from phasescope.store import arrays, commit
+from phasescope.store import arrays, manifest
 from phasescope.store.datasets import read_dataset, write_dataset
 from phasescope.training import batches, train
 
@@ -140,13 +140,13 @@ def test_the_store_says_what_it_holds(trained):
     assert stored["loss"].dims == stored["accuracy"].dims == ("seed", "iteration")
     assert stored.sizes["iteration"] == 40
     assert not np.isnan(stored["test_accuracy"]).any()
-    manifest = commit.read(trained, "train")
-    assert manifest.extra["weights"].keys() == {"3", "5"}
-    assert len(set(manifest.extra["weights"]["3"].values())) == 7
+    read = manifest.read(trained, "train")
+    assert read.extra["weights"].keys() == {"3", "5"}
+    assert len(set(read.extra["weights"]["3"].values())) == 7
     # One file for each checkpoint's weights, few for everything else.
-    shards = [name for name in manifest.files if name.startswith(f"{arrays.GROUP}/weights/c/")]
+    shards = [name for name in read.files if name.startswith(f"{arrays.GROUP}/weights/c/")]
     assert len(shards) == 2 * 7
-    assert len(manifest.files) < len(shards) + 30
+    assert len(read.files) < len(shards) + 30
 
 
 def test_training_learns(prepared, tmp_path):

@@ -26,9 +26,10 @@ from phasescope.params.activations import ActivationsSettings
 from phasescope.params.train import TrainJob
 from phasescope.progress import Progress
 from phasescope.provenance import code_digest
-from phasescope.store import arrays, commit
-from phasescope.store.commit import Scratch, StoreError
+from phasescope.store import arrays, commit, manifest
+from phasescope.store.commit import Scratch
 from phasescope.store.datasets import read_dataset
+from phasescope.store.manifest import StoreError
 
 #: Images that pass through the network at once.
 BATCH = 256
@@ -53,9 +54,9 @@ def record(
         UserError: a tap does not fit the network, or values overflow the dtype they are to be stored in.
         StoreError: the dataset or the training is absent, damaged, or was made with other settings.
     """
-    dataset = commit.read(dataset_path, "dataset")
-    training = commit.read(training_path, "train")
-    commit.require_settings(training, job.model_dump())
+    dataset = manifest.read(dataset_path, "dataset")
+    training = manifest.read(training_path, "train")
+    manifest.require_settings(training, job.model_dump())
     if training.extra["dataset"] != dataset.digest:
         raise StoreError(f"{training_path} was made with another dataset than {dataset_path} is now; run `dvc repro`")
     key = commit.fingerprint(
@@ -77,6 +78,7 @@ def record(
             settings.model_dump(),
             train=training.digest,
             dataset={"name": job.dataset, "digest": dataset.digest},
+            cells={"seeds": job.seeds, "steps": steps.tolist(), "layers": [tap.name for tap in settings.taps]},
         )
 
 

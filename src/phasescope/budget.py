@@ -15,7 +15,7 @@ from phasescope.models.zoo import build
 from phasescope.params.settings import RunSettings, Settings
 from phasescope.schedule import checkpoint_steps
 from phasescope.store import arrays
-from phasescope.store.commit import StoreError, read
+from phasescope.store.manifest import StoreError, read
 
 
 @dataclass(frozen=True)

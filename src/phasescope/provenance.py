@@ -12,7 +12,8 @@ from typing import Any
 
 from threadpoolctl import threadpool_info
 
-from phasescope.store.commit import canonical, write_file
+from phasescope.store.commit import write_file
+from phasescope.store.manifest import canonical
 
 FOLDER = Path("provenance")
 LIBRARIES = (

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phasescope.errors import UserError
-from phasescope.store import commit
+from phasescope.store import manifest
 from phasescope.store.run import StoredRun
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Run(StoredRun):
                 f"{self.path}: no checkpoint of seed {seed}, step {step}; seeds {self.seeds}, steps {self.steps}"
             )
         cell = {"seed": seed, "step": step}
-        job = TrainJob.model_validate(commit.read(self.path / "train", "train").settings)
+        job = TrainJob.model_validate(manifest.read(self.path / "train", "train").settings)
         weights = self.training["weights"]
         channels, resolution, _ = self.training.attrs["image"]
         network = build(job.model, channels, resolution, len(self.training.attrs["classes"]))

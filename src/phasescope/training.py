@@ -31,7 +31,7 @@ from phasescope.params.train import TrainJob
 from phasescope.progress import Progress
 from phasescope.provenance import code_digest
 from phasescope.schedule import checkpoint_steps
-from phasescope.store import arrays, commit
+from phasescope.store import arrays, commit, manifest
 from phasescope.store.commit import Scratch
 from phasescope.store.datasets import read_dataset
 
@@ -49,7 +49,7 @@ def train(job: TrainJob, dataset_path: Path, target: Path, compute: Compute, lab
     Raises:
         UserError: the training diverges, or the dataset is absent or damaged.
     """
-    dataset = commit.read(dataset_path, "dataset")
+    dataset = manifest.read(dataset_path, "dataset")
     key = commit.fingerprint(job.model_dump(), dataset.digest, code_digest(), compute.device, compute.threads)
     steps = checkpoint_steps(job.iterations)
     with commit.scratch(target, key) as scratch:
@@ -63,7 +63,8 @@ def train(job: TrainJob, dataset_path: Path, target: Path, compute: Compute, lab
             str(seed): {str(step): str(value) for step, value in zip(steps, logged["hashes"], strict=True)}
             for seed, logged in zip(job.seeds, states, strict=True)
         }
-        scratch.commit("train", job.model_dump(), dataset=dataset.digest, weights=hashes)
+        cells = {"seeds": job.seeds, "steps": steps, "layers": ["weights"]}
+        scratch.commit("train", job.model_dump(), dataset=dataset.digest, weights=hashes, cells=cells)
 
 
 def train_seed(

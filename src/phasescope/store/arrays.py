@@ -18,7 +18,8 @@ import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
 
-from phasescope.store.commit import StoreError, sync, sync_tree, write_file
+from phasescope.store.commit import sync, sync_tree, write_file
+from phasescope.store.manifest import StoreError
 
 T = TypeVar("T", xr.Dataset, xr.DataArray)
 

@@ -1,4 +1,4 @@
-"""A directory is complete or absent.
+"""A directory is complete or absent: how one is written.
 
 Whatever is kept is first built in a scratch directory beside its place, which DVC and readers ignore. When all files
 are there, a manifest with the length and SHA-256 of each is written last, everything is flushed to the disk, and one
@@ -9,44 +9,18 @@ finished parts again, and never those of another setting.
 """
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from phasescope.errors import UserError
+from phasescope.store.manifest import FORMAT, MANIFEST, StoreError, canonical, sha256
 
-FORMAT = 1
-MANIFEST = "manifest.json"
 SCRATCH = ".scratch"
-
-
-class StoreError(UserError):
-    """A kept directory is missing, incomplete, damaged, or not the one that was asked for."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a complete directory says of itself."""
-
-    path: Path
-    kind: str
-    settings: dict[str, Any]
-    files: dict[str, dict[str, Any]]
-    extra: dict[str, Any]
-    #: SHA-256 of the manifest, and so of everything in the directory.
-    digest: str
-
-
-def canonical(value: object) -> str:
-    """JSON with sorted keys: the same value gives the same text."""
-    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n"
 
 
 def fingerprint(*parts: object) -> str:
@@ -72,7 +46,7 @@ class Scratch:
             "format": FORMAT,
             "kind": kind,
             "settings": settings,
-            "files": {name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for name, p in files.items()},
+            "files": {name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for name, p in files.items()},
             "extra": extra,
         }
         _write_synced(self.path / MANIFEST, canonical(manifest).encode())
@@ -131,71 +105,6 @@ def scratch(target: Path, key: str) -> Iterator[Scratch]:
             root.rmdir()
 
 
-def read(path: Path, kind: str | None = None) -> Manifest:
-    """The manifest of a complete directory, after checking every file's length and the metadata's hashes.
-
-    Shards are not hashed here: their own checksums are checked when they are read.
-
-    Raises:
-        StoreError: the directory is absent, has no manifest, or does not match it.
-    """
-    if not path.is_dir():
-        raise StoreError(f"{path} is not there: make it with `dvc repro`, or fetch it with `dvc pull`")
-    try:
-        text = (path / MANIFEST).read_bytes()
-    except FileNotFoundError:
-        raise StoreError(
-            f"{path} has no {MANIFEST}, so it is not complete: remove it and run `dvc repro`, or `dvc pull` it again"
-        ) from None
-    try:
-        content = json.loads(text)
-        if content["format"] != FORMAT:
-            raise StoreError(
-                f"{path} has format {content['format']!r}, and this version of phasescope reads {FORMAT}: "
-                "install the version that wrote it"
-            )
-        manifest = Manifest(
-            path=path,
-            kind=content["kind"],
-            settings=content["settings"],
-            files=content["files"],
-            extra=content["extra"],
-            digest=hashlib.sha256(text).hexdigest(),
-        )
-        if not all(isinstance(part, dict) for part in (manifest.settings, manifest.files, manifest.extra)):
-            raise ValueError("not a manifest")
-        if any(Path(name).is_absolute() or ".." in Path(name).parts for name in manifest.files):
-            raise ValueError("a file outside the directory")
-        wrong = next((name for name, entry in manifest.files.items() if not _matches(path / name, entry)), None)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise StoreError(
-            f"{path / MANIFEST} is damaged: `dvc pull` {path} again, or remove it and run `dvc repro`"
-        ) from None
-    if wrong is not None:
-        raise StoreError(
-            f"{path / wrong} is missing or not as it was written: `dvc pull` {path} again, "
-            "or remove it and run `dvc repro`"
-        )
-    if kind is not None and manifest.kind != kind:
-        raise StoreError(f"{path} holds {manifest.kind!r}, where {kind!r} is expected: remove it and run `dvc repro`")
-    return manifest
-
-
-def require_settings(manifest: Manifest, settings: dict[str, Any]) -> None:
-    """Refuse a directory that was written for other settings.
-
-    Raises:
-        StoreError: names the first setting that differs, with both values.
-    """
-    for key in sorted(settings.keys() | manifest.settings.keys()):
-        there, wanted = manifest.settings.get(key), settings.get(key)
-        if there != wanted:
-            raise StoreError(
-                f"{manifest.path} was written for other settings: {key} is {there!r} there and {wanted!r} in "
-                "params.yaml; run `dvc repro`"
-            )
-
-
 def write_file(path: Path, data: bytes) -> None:
     """Write a small file of its own so that it is whole or absent, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,19 +116,6 @@ def write_file(path: Path, data: bytes) -> None:
         raise
     draft.rename(path)
     sync(path.parent)
-
-
-def _matches(path: Path, entry: dict[str, Any]) -> bool:
-    try:
-        same = path.stat().st_size == entry["bytes"]
-    except OSError:
-        return False
-    return same and (path.suffix != ".json" or _sha256(path) == entry["sha256"])
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_synced(path: Path, data: bytes) -> None:

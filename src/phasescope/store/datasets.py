@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from phasescope.data.dataset import Dataset
-from phasescope.store import arrays, commit
-from phasescope.store.commit import StoreError
+from phasescope.store import arrays, commit, manifest
+from phasescope.store.manifest import StoreError
 
 
 def write_dataset(target: Path, dataset: Dataset, settings: dict[str, Any]) -> None:
@@ -34,8 +34,8 @@ def read_dataset(path: Path, digest: str | None = None) -> Dataset:
     Raises:
         StoreError: it is absent, incomplete or damaged, or another one.
     """
-    manifest = commit.read(path, "dataset")
-    if digest not in (None, manifest.digest):
+    found = manifest.read(path, "dataset")
+    if digest not in (None, found.digest):
         raise StoreError(f"{path} is not the dataset that the run was made with; run `dvc repro`")
     stored = arrays.load(arrays.open_dataset(path / arrays.GROUP), str(path))
     return Dataset(

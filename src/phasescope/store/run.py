@@ -6,8 +6,8 @@ from typing import Any
 
 import xarray as xr
 
-from phasescope.store import arrays, commit
-from phasescope.store.commit import Manifest, StoreError
+from phasescope.store import arrays, commit, manifest
+from phasescope.store.manifest import Manifest, StoreError
 
 
 class StoredRun:
@@ -42,7 +42,7 @@ class StoredRun:
 
     @cached_property
     def _recording(self) -> Manifest:
-        return commit.read(self.path / "activations", "activations")
+        return manifest.read(self.path / "activations", "activations")
 
     @property
     def dataset(self) -> Path:
@@ -85,12 +85,12 @@ class StoredRun:
         Raises:
             StoreError: the result is absent, incomplete or damaged.
         """
-        return commit.read(self.root / "results" / self.name / name, name).digest
+        return manifest.read(self.root / "results" / self.name / name, name).digest
 
     def write_measure(self, name: str, result: xr.Dataset, settings: dict[str, Any]) -> None:
         """Commit the result of a measure of this run's activations as `results/<run>/<name>`."""
         inputs = {
-            path.relative_to(self.root).as_posix(): commit.read(path).digest
+            path.relative_to(self.root).as_posix(): manifest.read(path).digest
             for path in (self.path / "activations", self.dataset)
         }
         target = self.root / "results" / self.name / name
@@ -99,4 +99,4 @@ class StoredRun:
             scratch.commit(name, settings, inputs=inputs)
 
     def _open(self, path: Path, kind: str) -> xr.Dataset:
-        return arrays.open_dataset(commit.read(path, kind).path / arrays.GROUP)
+        return arrays.open_dataset(manifest.read(path, kind).path / arrays.GROUP)
