@@ -281,6 +281,25 @@ def kill_while_training(project: Project, victim: str) -> None:
     running.wait()
 
 
+def test_only_new_cells_are_computed_where_a_seed_a_step_and_a_tap_were_added(project):
+    """Also where the stores were pulled, and there are no cells of the training that made them."""
+    shutil.rmtree(project.path / ".phasescope")
+    project.change(
+        "params.yaml",
+        ("seeds: [0, 1]", "seeds: [0, 1, 2]"),
+        ("iterations: 8}", "iterations: 16}"),
+        ("taps: [logits,", "taps: [softmax, logits,"),
+    )
+    told = project.call("dvc", "repro", "decode@beta")
+    for line in (
+        "train beta: 8 of 18 cells computed, the others were known",
+        "activations beta: 34 of 54 cells computed, the others were known",
+        "decode beta: 34 of 54 cells computed, the others were known",
+    ):
+        assert line in told
+    assert "train alpha" not in told
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 

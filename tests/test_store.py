@@ -206,6 +206,57 @@ def test_two_targets_of_one_folder_do_not_get_in_each_others_way(tmp_path):
     assert not (tmp_path / ".scratch").exists()
 
 
+WRITER = """
+import sys
+from pathlib import Path
+from phasescope.store import commit, manifest
+name, target = sys.argv[1], Path(sys.argv[2])
+for _ in sys.stdin:
+    try:
+        with commit.scratch(target) as scratch:
+            for number in range(10):
+                (scratch.path / f"{number}").write_text(name)
+            print("writing", flush=True)
+            sys.stdin.readline()
+            scratch.commit("thing", {"by": name})
+        print("wrote", flush=True)
+    except manifest.StoreError as error:
+        print(error, flush=True)
+"""
+
+
+def test_of_two_processes_that_write_the_same_one_wins_and_the_other_says_so(tmp_path):
+    target = tmp_path / "x"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    writers = {
+        name: subprocess.Popen([sys.executable, "-c", WRITER, name, str(target)], **pipes) for name in ("one", "two")
+    }
+
+    def say(name):
+        writers[name].stdin.write("go on\n")
+
+    def answer(name):
+        return writers[name].stdout.readline().strip()
+
+    for _ in range(50):
+        for name in writers:
+            say(name)
+        answers = {name: answer(name) for name in writers}
+        assert set(answers.values()) == {
+            "writing",
+            f"{target}: another process is writing it; wait for that one to end",
+        }
+        (winner,) = (name for name, said in answers.items() if said == "writing")
+        say(winner)
+        assert answer(winner) == "wrote"
+        assert manifest.read(target).settings == {"by": winner}
+        assert {path.read_text() for path in target.iterdir() if path.name != "manifest.json"} == {winner}
+        assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    for writer in writers.values():
+        writer.communicate(timeout=60)
+        assert writer.returncode == 0
+
+
 def test_a_damaged_shard_is_named_when_it_is_read(tmp_path):
     sharded(tmp_path / "s.zarr", samples=200, features=50)
     shard = next(p for p in (tmp_path / "s.zarr" / "a" / "c").rglob("*") if p.is_file())

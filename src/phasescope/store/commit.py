@@ -75,7 +75,7 @@ def scratch(target: Path) -> Iterator[Scratch]:
             root.mkdir(parents=True, exist_ok=True)
             try:
                 # Not 0: a folder taken away and made again meanwhile looks like a lock that is held.
-                lock.acquire(timeout=1, poll_interval=0.02)
+                lock.acquire(timeout=0.2, poll_interval=0.02)
             except Timeout:
                 raise StoreError(f"{target}: another process is writing it; wait for that one to end") from None
             break
