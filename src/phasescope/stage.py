@@ -21,6 +21,7 @@ from phasescope.errors import UserError
 from phasescope.params.base import Section
 
 CONFIGS = Path("configs")
+WATCH = Path("watch")
 DATASETS = Path("datasets")
 RUNS = Path("runs")
 RESULTS = Path("results")
@@ -102,6 +103,12 @@ def settings(path: str, model: type[T]) -> T:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "all"
         raise UserError(f"{file}: {where}: {first['msg']}; run `dvc repro resolve`") from None
+
+
+def keep_folder(folder: Path) -> None:
+    """Make a folder that git keeps also while it is empty, so that a clone has every output that DVC looks for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".gitkeep").touch()
 
 
 def phases(project: Path = Path()) -> dict[str, Any]:
