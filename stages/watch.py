@@ -79,9 +79,7 @@ def tell_kept(name: str, error: Exception | None) -> None:
     if error is None:
         print(f"{name}: no raw images here, so the prepared ones stay as they are")
     else:
-        print(
-            f"{name}: the prepared images stay as they are, for the raw ones cannot be read: {error}", file=sys.stderr
-        )
+        print(f"{name}: raw images not usable, so the prepared ones stay as they are: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":
