@@ -25,6 +25,7 @@ def main() -> None:
             write_file(Path(draft, "configs", name), canonical(content).encode())
         shutil.rmtree(stage.CONFIGS, ignore_errors=True)
         Path(draft, "configs").rename(stage.CONFIGS)
+    note_unwatched({name for name, dataset in settings.datasets.items() if dataset.source == "digits"})
     remove_stale(set(settings.runs))
     wide_console().print(table(budget(settings, stage.DATASETS)))
 
@@ -34,6 +35,17 @@ def adopt_all() -> None:
     for path, cache in stage.kept():
         with suppress(StoreError):  # whoever needs it says what is wrong
             adopt(path, cache)
+
+
+def note_unwatched(names: set[str]) -> None:
+    """Write what `watch` writes of other datasets, for those without raw files, so that it need not run for them."""
+    folder = stage.WATCH / "digits"
+    stage.keep_folder(folder)
+    for name in names:
+        write_file(folder / f"{name}.json", canonical({}).encode())
+    for file in folder.glob("*.json"):
+        if file.stem not in names:
+            file.unlink()
 
 
 def remove_stale(runs: set[str]) -> None:

@@ -24,6 +24,7 @@ from phasescope.params.base import Section
 from phasescope.store.cache import CellCache
 
 CONFIGS = Path("configs")
+WATCH = Path("watch")
 DATASETS = Path("datasets")
 RUNS = Path("runs")
 RESULTS = Path("results")
@@ -127,6 +128,12 @@ def kept(project: Path = Path()) -> Iterator[tuple[Path, CellCache]]:
             made = project / provenance.FOLDER / RUNS / path.parent.name / f"{path.name}.json"
             with suppress(OSError, ValueError, KeyError, TypeError):
                 yield path, CellCache(_cache_folder(project), str(json.loads(made.read_bytes())["code"]))
+
+
+def keep_folder(folder: Path) -> None:
+    """Make a folder that git keeps also while it is empty, so that a clone has every output that DVC looks for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".gitkeep").touch()
 
 
 def phases(project: Path = Path()) -> dict[str, Any]:

@@ -24,9 +24,7 @@ def load_image_folder(settings: DatasetSettings, root: Path) -> Dataset:
     Raises:
         UserError: the folder has not this form, a file is no image, or a channel is constant.
     """
-    folder = root / (settings.folder or "")
-    if not folder.is_dir():
-        raise UserError(f"image folder {folder}: no such folder; `folder` is relative to PHASESCOPE_DATA, or absolute")
+    folder = image_folder(settings, root)
     classes, training_files, test_files = _splits(folder, settings.test_fraction)
     files = [file for split in (training_files, test_files) for files in split for file in files]
     counts = [len(files) for split in (training_files, test_files) for files in split]
@@ -44,11 +42,28 @@ def load_image_folder(settings: DatasetSettings, root: Path) -> Dataset:
     return Dataset(images=images, labels=labels, train=train, classes=classes, mean=mean, std=std)
 
 
+def image_folder(settings: DatasetSettings, root: Path) -> Path:
+    """The folder of the images, whether it is there or not."""
+    return root / (settings.folder or "")
+
+
+def image_files(settings: DatasetSettings, root: Path) -> list[Path]:
+    """The files that `load_image_folder` reads.
+
+    Raises:
+        UserError: the folder is not there, or has not its form.
+    """
+    _, *halves = _splits(image_folder(settings, root), settings.test_fraction)
+    return [file for half in halves for files in half for file in files]
+
+
 _ByClass = list[list[Path]]
 
 
 def _splits(folder: Path, test_fraction: float) -> tuple[list[str], _ByClass, _ByClass]:
     """Class names, and the training and the test files of each class."""
+    if not folder.is_dir():
+        raise UserError(f"image folder {folder}: no such folder; `folder` is relative to PHASESCOPE_DATA, or absolute")
     train, test = folder / "train", folder / "test"
     if train.is_dir() and test.is_dir():
         classes, test_classes = _classes(train), _classes(test)
@@ -98,7 +113,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in _NOT_IMAGES)
+    visible = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in _NOT_IMAGES)
+    # As paths they would stand in the same order, and sorting takes three times as long.
+    return sorted(visible, key=lambda path: path.name)
 
 
 def _read(path: Path, resolution: int, grey: bool) -> np.ndarray:

@@ -1,9 +1,12 @@
-"""From the settings of a dataset to its images."""
+"""From the settings of a dataset to its images, and to the raw files that they are read from."""
 
 from pathlib import Path
 
 from phasescope.data.dataset import Dataset
+from phasescope.data.layout import require_vision_files, vision_files, vision_folder
 from phasescope.params.datasets import DatasetSettings
+
+# scikit-learn and torchvision take seconds to import: each is paid for by the sources that need it alone.
 
 
 def load(settings: DatasetSettings, root: Path, download: bool) -> Dataset:
@@ -12,7 +15,6 @@ def load(settings: DatasetSettings, root: Path, download: bool) -> Dataset:
     Raises:
         UserError: files are missing or broken, or a download failed.
     """
-    # scikit-learn and torchvision take seconds to import: each is paid for by the sources that need it alone.
     if settings.source == "digits":
         from phasescope.data.digits import load_digits
 
@@ -24,3 +26,43 @@ def load(settings: DatasetSettings, root: Path, download: bool) -> Dataset:
     from phasescope.data.vision import load_vision
 
     return load_vision(settings.source, settings.resolution, root, download)
+
+
+def raw_folder(settings: DatasetSettings, root: Path) -> Path | None:
+    """The folder of the raw files, whether it is there or not; the digits have none."""
+    if settings.source == "digits":
+        return None
+    if settings.source == "image-folder":
+        from phasescope.data.image_folder import image_folder
+
+        return image_folder(settings, root)
+    return vision_folder(settings.source, root)
+
+
+def raw_files(settings: DatasetSettings, root: Path) -> list[Path]:
+    """Exactly the files that `load` would read, all of them in `raw_folder`.
+
+    Raises:
+        UserError: there is one missing, or too few images, as `load` would say.
+    """
+    if settings.source == "digits":
+        return []
+    if settings.source == "image-folder":
+        from phasescope.data.image_folder import image_files
+
+        return image_files(settings, root)
+    require_vision_files(settings.source, root)
+    return vision_files(settings.source, root)
+
+
+def fetch(settings: DatasetSettings, root: Path) -> None:
+    """Download what is missing of a dataset that can be had so; of others nothing.
+
+    Raises:
+        UserError: the download failed.
+    """
+    if settings.source == "digits" or settings.source == "image-folder":
+        return
+    from phasescope.data.vision import fetch as fetch_vision
+
+    fetch_vision(settings.source, root)

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,10 +11,9 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import check_integrity
 
 from phasescope.data.dataset import Dataset
+from phasescope.data.layout import VisionSource, require_vision_files, vision_files
 from phasescope.data.resample import resample
 from phasescope.errors import UserError
-
-VisionSource = Literal["mnist", "fashion-mnist", "cifar10", "cifar100"]
 
 _CLASSES = {
     "mnist": datasets.MNIST,
@@ -43,15 +41,9 @@ def load_vision(source: VisionSource, resolution: int, root: Path, download: boo
     Raises:
         UserError: files are missing or broken, or a download failed.
     """
-    files = _files(source, root)
-    if download and not all(path.is_file() for path in files):
-        _download(source, root)
-    for path in files:
-        if not path.is_file():
-            raise UserError(
-                f"{source}: no file {path}; set PHASESCOPE_DATA to the folder that holds "
-                f"{path.parent.relative_to(root)}, or set PHASESCOPE_DOWNLOAD=1 to let it be downloaded"
-            )
+    if download:
+        fetch(source, root)
+    require_vision_files(source, root)
     read = _read_mnist if source in ("mnist", "fashion-mnist") else _read_cifar
     images, labels, training_samples, classes = read(source, root)
     if images.shape[-1] != resolution:
@@ -67,17 +59,14 @@ def load_vision(source: VisionSource, resolution: int, root: Path, download: boo
     )
 
 
-def _files(source: VisionSource, root: Path) -> dict[Path, str | None]:
-    """The files of a dataset with their MD5 where torchvision knows it (of MNIST it knows the archives')."""
-    kind = _CLASSES[source]
-    if source in ("mnist", "fashion-mnist"):
-        return {root / kind.__name__ / "raw" / name.removesuffix(".gz"): None for name, _ in kind.resources}
-    folder = root / kind.base_folder
-    files: dict[Path, str | None] = {folder / name: md5 for name, md5 in kind.train_list + kind.test_list}
-    return files | {folder / kind.meta["filename"]: kind.meta["md5"]}
+def fetch(source: VisionSource, root: Path) -> None:
+    """Download a dataset into `root` unless all its files are there.
 
-
-def _download(source: VisionSource, root: Path) -> None:
+    Raises:
+        UserError: it failed.
+    """
+    if all(path.is_file() for path in vision_files(source, root)):
+        return
     try:
         _open(source, root, download=True)
     except (OSError, RuntimeError, EOFError) as error:
@@ -89,7 +78,7 @@ def _download(source: VisionSource, root: Path) -> None:
 
 def _read_mnist(source: VisionSource, root: Path) -> _Samples:
     images, labels = [], []
-    files = list(_files(source, root))
+    files = vision_files(source, root)
     for image_file, label_file in (files[:2], files[2:]):
         images.append(_read_idx(read_image_file, image_file))
         labels.append(_read_idx(read_label_file, label_file))
@@ -110,9 +99,11 @@ def _read_idx(read: Callable[[str], torch.Tensor], path: Path) -> np.ndarray:
 
 
 def _read_cifar(source: VisionSource, root: Path) -> _Samples:
-    for path, md5 in _files(source, root).items():
-        if not check_integrity(path, md5):
-            raise UserError(f"{path}: broken (its MD5 is not {md5}); delete it and get it anew")
+    kind = _CLASSES[source]
+    known = dict(kind.train_list + kind.test_list) | {kind.meta["filename"]: kind.meta["md5"]}
+    for path in vision_files(source, root):
+        if not check_integrity(path, known[path.name]):
+            raise UserError(f"{path}: broken (its MD5 is not {known[path.name]}); delete it and get it anew")
     training, test = (_open(source, root, train=train) for train in (True, False))
     images = np.concatenate([training.data, test.data]).transpose(0, 3, 1, 2)
     labels = np.array(training.targets + test.targets, np.int64)
