@@ -13,8 +13,9 @@ from pydantic_core import from_json
 
 from phasescope.errors import UserError
 
-#: The longest JSON file that is read: a manifest of some 100,000 files. Hostile JSON takes 30 times this in memory.
-JSON_BYTES = 16 << 20
+#: The longest JSON file that is read, and the most lists and objects in it: a manifest of some 60,000 files.
+JSON_BYTES = 8 << 20
+JSON_PARTS = 100_000
 #: A file in DVC's cache, to which DVC links where `cache.type` is symlink; it is named by its content.
 _CACHED = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")
 
@@ -56,10 +57,11 @@ def read_file(folder: Place, name: str, most: int) -> bytes:
         data: bytes = place.read(most + 1)  # type: ignore[attr-defined]
     else:
         try:
-            if not stat.S_ISREG(place.stat().st_mode) or not _inside(place, Path(str(folder))):
+            found = place.stat()
+            if not stat.S_ISREG(found.st_mode) or not _inside(place, Path(str(folder))):
                 raise StoreError(f"{place} is no plain file inside {folder}: {remedy(folder)}")
             with place.open("rb") as file:
-                data = file.read(most + 1)
+                data = file.read(min(most, found.st_size) + 1)
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(str(place)) from None
         except OSError as error:
@@ -71,7 +73,14 @@ def read_file(folder: Place, name: str, most: int) -> bytes:
 
 def parse_json(data: bytes) -> Any:
     """The value of a JSON text; raises ValueError, also where it is nested deeper than 200 levels."""
+    require_few_parts(data)
     return from_json(data)
+
+
+def require_few_parts(data: bytes) -> None:
+    """Raise ValueError on a JSON text that would take far more memory than its length: 8 MB of "[],[],…" take 200."""
+    if data.count(b"[") + data.count(b"{") > JSON_PARTS:
+        raise ValueError("too many lists and objects")
 
 
 def plain(name: object) -> bool:
@@ -85,7 +94,7 @@ def remedy(folder: Place) -> str:
     """What to do about a damaged directory."""
     if isinstance(folder, Path):
         return f"`dvc pull` {folder} again, or remove it and run `dvc repro`"
-    return "make it again with `dvc repro` where it came from, and `dvc push` it"
+    return "`dvc push` it where it was made"
 
 
 def _inside(path: Path, folder: Path) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from numcodecs import zstd  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from phasescope.store.files import JSON_BYTES, StoreError, plain, remedy
+from phasescope.store.files import StoreError, plain, remedy, require_few_parts
 from phasescope.store.manifest import Manifest
 from phasescope.store.names import damaged
 
@@ -198,9 +198,8 @@ def checked(manifest: Manifest, text: bytes) -> GroupMetadata:
         StoreError: it is not of the kind that phasescope writes, or does not fit the manifest.
     """
     where = f"{manifest.path / METADATA}"
-    if len(text) > JSON_BYTES:
-        raise StoreError(f"{where} is longer than {JSON_BYTES} bytes: {remedy(manifest.path)}")
     try:
+        require_few_parts(text)
         group = GroupMetadata.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
@@ -233,6 +232,9 @@ def _fault_of_files(manifest: Manifest, name: str, array: ArrayMetadata, listed:
         length = manifest.files[file]["bytes"]
         if decoded > RATIO * length or array.chunk_bytes > max(CHUNK_BYTES, 4 * length):
             return f"{file} cannot hold as much as it declares"
+        # Where zstd gains nothing it adds less than a 64th, and 100 bytes to each chunk.
+        if length > (TEXT_BYTES if array.text else decoded + decoded // 64 + 100 * array.chunks_per_file):
+            return f"{file} is longer than what it declares"
     if array.text and (math.prod(array.chunk_shape) > TEXTS or array.grid != (1,) * len(array.grid)):
         return "it declares too many texts"
     return None

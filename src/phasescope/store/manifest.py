@@ -68,6 +68,8 @@ def read(path: Place, kind: str | None = None) -> Manifest:
     try:
         text = read_file(path, MANIFEST, JSON_BYTES)
     except FileNotFoundError:
+        if not isinstance(path, Path):
+            raise StoreError(f"{path} has no {MANIFEST} that can be fetched: {remedy(path)}") from None
         raise StoreError(
             f"{path} has no {MANIFEST}, so it is not complete: remove it and run `dvc repro`, or `dvc pull` it again"
         ) from None

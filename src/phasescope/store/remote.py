@@ -83,5 +83,8 @@ def open_repository(repo: str, rev: str | None, remote: str | None) -> DvcPlace:
     return DvcPlace(files, told, PurePosixPath())
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
+    """What went wrong first, for DVC wraps what others raised."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return f"{(str(error).splitlines() or [''])[0] or type(error).__name__:.200}"

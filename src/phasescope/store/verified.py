@@ -22,13 +22,13 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import StorePath
 
 from phasescope.errors import UserError
-from phasescope.store.files import StoreError, read_file, remedy
+from phasescope.store.files import JSON_BYTES, StoreError, read_file, remedy
 from phasescope.store.layout import GROUP, METADATA, ArrayMetadata, check_frames, checked
 from phasescope.store.manifest import Manifest
 from phasescope.store.names import damaged
 
-#: Bytes of files that are kept in memory where only a part of them was asked for.
-KEPT_BYTES = 256 << 20
+#: Bytes of the files last read that are kept in memory, for whoever asks for another part of them; at least one file.
+KEPT_BYTES = 128 << 20
 
 
 def open_verified(manifest: Manifest) -> xr.Dataset:
@@ -81,7 +81,7 @@ class VerifiedStore(Store):
         file = f"{GROUP}/{key}"
         if file not in self.manifest.files:
             return None
-        data = await asyncio.to_thread(self._whole, file, byte_range is not None)
+        data = await asyncio.to_thread(self._whole, file)
         start, end = 0, len(data)
         match byte_range:
             case RangeByteRequest():
@@ -131,43 +131,37 @@ class VerifiedStore(Store):
         for name in sorted(seen):
             yield name
 
-    def _whole(self, file: str, keep: bool) -> bytes:
-        """A checked file; asked for several times at once it is fetched once, and kept if only a part was wanted."""
+    def _whole(self, file: str) -> bytes:
+        """A checked file; asked for several times at once it is fetched once."""
         with self._lock:
             future = self._objects.get(file)
+            fetched_here = future is None
             if future is None:
-                mine = self._objects[file] = Future()
-            else:
-                mine = None
-                self._objects.move_to_end(file)
-        if mine is None:
-            assert future is not None
-            return future.result()
-        try:
-            data = fetch(self.manifest, file)
-            array = self.arrays.get(file.split("/")[1])
-            if array is not None and "/c" in file:
-                check_frames(self.manifest, file, array, data)
-        except BaseException as error:
+                future = self._objects[file] = Future()
+            self._objects.move_to_end(file)
+        if fetched_here:
+            try:
+                data = fetch(self.manifest, file)
+                array = self.arrays.get(file.split("/")[1])
+                if array is not None and "/c" in file:
+                    check_frames(self.manifest, file, array, data)
+                future.set_result(data)
+            except BaseException as error:
+                future.set_exception(error)
             with self._lock:
-                del self._objects[file]
-            mine.set_exception(error)
-            raise
-        mine.set_result(data)
-        with self._lock:
-            self._forget(None if keep else file)
-        return data
+                self._forget(file)
+        return future.result()
 
-    def _forget(self, file: str | None) -> None:
-        """Drop one file, or the ones not asked for longest, until the others are within the limit."""
-        if file is not None:
+    def _forget(self, file: str) -> None:
+        """Drop a file that could not be read, and the ones not asked for longest until the others are few enough."""
+        if self._objects[file].exception() is not None:
             del self._objects[file]
-        finished = [(name, len(future.result())) for name, future in self._objects.items() if future.done()]
-        total = sum(length for _, length in finished)
-        for name, length in finished[:-1]:
+        lengths = {name: len(future.result()) for name, future in self._objects.items() if future.done()}
+        total = sum(lengths.values())
+        for name in list(lengths)[:-1]:
             if total > KEPT_BYTES:
                 del self._objects[name]
-                total -= length
+                total -= lengths[name]
 
 
 class _Values(BackendArray):
@@ -205,6 +199,8 @@ class _Engine(BackendEntrypoint):
         manifest: Manifest = filename_or_obj
         if METADATA not in manifest.files:
             raise damaged(manifest, METADATA, "is missing")
+        if manifest.files[METADATA]["bytes"] > JSON_BYTES:
+            raise damaged(manifest, METADATA, f"is longer than {JSON_BYTES} bytes")
         group = checked(manifest, fetch(manifest, METADATA))
         store = VerifiedStore(manifest, group.arrays)
         variables = {}
