@@ -201,12 +201,13 @@ def checked(manifest: Manifest, text: bytes) -> GroupMetadata:
     try:
         require_few_parts(text)
         group = GroupMetadata.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"])) or "all of it"
-        told = f"{place!r:.150}: {first['msg']:.150}"
+    except ValueError as error:
+        told = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            told = f"{'.'.join(map(str, first['loc'])) or 'all of it'!r:.150}: {first['msg']}"
         raise StoreError(
-            f"{where} is not of the kind that phasescope writes ({told}): {remedy(manifest.path)}"
+            f"{where} is not of the kind that phasescope writes ({told:.300}): {remedy(manifest.path)}"
         ) from None
     listed: dict[str, int] = {}
     for file in manifest.files:

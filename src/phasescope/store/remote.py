@@ -4,8 +4,9 @@ What is in the repository's workspace or cache is read there, anything else stra
 behind in either.
 """
 
+import errno
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from phasescope.store.files import StoreError
@@ -78,8 +79,13 @@ def open_repository(repo: str, rev: str | None, remote: str | None) -> DvcPlace:
     try:
         files = DVCFileSystem(repo, rev=rev, remote=remote)
         files.repo  # noqa: B018 - opened now, so that a mistake is told here
+    except OSError as error:
+        hint = "check that it is there"
+        if error.errno in (errno.EROFS, errno.EACCES):
+            hint = f"DVC takes notes in the repository: give its git URL, repo='{Path(repo).absolute().as_uri()}'"
+        raise StoreError(f"{told} cannot be opened ({_reason(error)}); {hint}") from None
     except Exception as error:  # DVC's, git's, and those of whatever talks to the host
-        raise StoreError(f"{told} cannot be opened ({_reason(error)}): check repo, rev and remote") from None
+        raise StoreError(f"{told} cannot be opened ({_reason(error)}); check repo, rev and remote") from None
     return DvcPlace(files, told, PurePosixPath())
 
 
