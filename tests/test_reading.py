@@ -14,8 +14,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
+import zarr
 from numcodecs import zstd
 
 import damage
@@ -117,9 +119,20 @@ def swap(path: Path) -> None:
 
 
 def replace(path: Path) -> None:
-    """With a sound shard of the same length that holds other numbers: the two of a cell of equal numbers."""
-    data = path.read_bytes()
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    """With a sound shard of the same length that holds other numbers."""
+    rng = np.random.default_rng(0)
+    described = json.loads((path.parents[4] / "zarr.json").read_text())
+    length = len(path.read_bytes())
+    for _ in range(10_000):
+        numbers = rng.normal(size=described["shape"][2:]).astype(np.float32)
+        numbers[rng.random(numbers.shape) < rng.random()] = 0  # some compress better than others
+        frame = zstd.Zstd(level=1, checksum=True).encode(numbers)
+        if 20 + len(frame) == length:
+            index = struct.pack("<QQ", 20, len(frame))
+            path.write_bytes(index + struct.pack("<I", google_crc32c.value(index)) + frame)
+            assert np.array_equal(zarr.open_array(path.parents[4], mode="r")[1, 2], numbers)
+            return
+    raise AssertionError("no such shard was found")
 
 
 DAMAGES = {
