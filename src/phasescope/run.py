@@ -1,14 +1,24 @@
 """A run as one opens it in a notebook: its labelled arrays and its networks."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import ValidationError
 
 from phasescope.errors import UserError
-from phasescope.store import manifest
-from phasescope.store.run import StoredRun
+from phasescope.params.activations import ActivationsSettings
+from phasescope.params.base import Section
+from phasescope.params.train import TrainJob
+from phasescope.store.files import Place, plain, remedy
+from phasescope.store.manifest import Manifest, StoreError
+from phasescope.store.run import StoredRun, labelled
 
 if TYPE_CHECKING:
+    from xarray import DataArray
+
     from phasescope.models.zoo import Network
+
+S = TypeVar("S", bound=Section)
 
 
 class Run(StoredRun):
@@ -26,12 +36,12 @@ class Run(StoredRun):
     @property
     def seeds(self) -> list[int]:
         """The seeds that were trained."""
-        return [int(seed) for seed in self.training["seed"].values]
+        return [int(seed) for seed in self._weights["seed"].values]
 
     @property
     def steps(self) -> list[int]:
         """The steps of the checkpoints."""
-        return [int(step) for step in self.training["step"].values]
+        return [int(step) for step in self._weights["step"].values]
 
     def model(self, seed: int, step: int) -> "Network":
         """The network at a checkpoint, in eval mode, with BatchNorm as its activations were taken.
@@ -40,38 +50,108 @@ class Run(StoredRun):
 
         Raises:
             UserError: there is no such checkpoint.
-            StoreError: a store is absent, incomplete or damaged.
+            StoreError: a store is absent, incomplete or damaged, or the two are not of the same training.
         """
         import torch
 
         from phasescope.models import state
         from phasescope.models.batchnorm import use_batch_statistics
-        from phasescope.models.zoo import build
-        from phasescope.params.train import TrainJob
 
         if seed not in self.seeds or step not in self.steps:
             raise UserError(
                 f"{self.path}: no checkpoint of seed {seed}, step {step}; seeds {self.seeds}, steps {self.steps}"
             )
+        if self._recording.entry("extra.train", str) != self._training.digest:
+            raise StoreError(f"{self.path}: its activations are of another training than it holds; run `dvc repro`")
         cell = {"seed": seed, "step": step}
-        job = TrainJob.model_validate(manifest.read(self.path / "train", "train").settings)
-        weights = self.training["weights"]
-        channels, resolution, _ = self.training.attrs["image"]
-        network = build(job.model, channels, resolution, len(self.training.attrs["classes"]))
-        state.unflatten(network, torch.from_numpy(weights.sel(cell).values), weights.attrs["table"])
-        if self._recording.settings["batchnorm"] == "batch":
+        mode = self._settings(ActivationsSettings, self._recording).batchnorm
+        network = self._network()
+        weights = self._weights.sel(cell)
+        state.unflatten(network, torch.from_numpy(weights.values), weights.attrs["table"])
+        if mode == "batch":
             use_batch_statistics(network)
         else:
-            state.unflatten_batchnorm(network, torch.from_numpy(self.recorded["batchnorm"].sel(cell).values))
+            stored = labelled(self.recorded, "batchnorm", ("seed", "step", "statistic"), self._recording)
+            state.unflatten_batchnorm(network, torch.from_numpy(stored.sel(cell).values))
         return network.eval()
 
+    @property
+    def _weights(self) -> "DataArray":
+        return labelled(self.training, "weights", ("seed", "step", "parameter"), self._training)
 
-def open_run(path: str | Path) -> Run:
+    def _network(self) -> "Network":
+        """The run's network, its values yet unset."""
+        import torch
+
+        from phasescope.models import state
+        from phasescope.models.zoo import build
+
+        job = self._settings(TrainJob, self._training)
+        try:
+            channels, resolution, _ = self.training.attrs["image"]
+            # Nothing is allocated for settings that do not belong to these weights.
+            with torch.device("meta"):
+                network = build(job.model, channels, resolution, len(self.training.attrs["classes"]))
+            table = state.table(network)
+        except (KeyError, TypeError, ValueError, RuntimeError):
+            table = []
+        length = sum(entry["length"] for entry in table)
+        if table != self._weights.attrs.get("table") or length != self._weights.sizes["parameter"]:
+            raise StoreError(
+                f"{self._training.path}: its weights are not those of the network in its settings: "
+                f"{remedy(self._training.path)}"
+            )
+        network.to_empty(device="cpu")
+        return network
+
+    @staticmethod
+    def _settings(model: type[S], found: Manifest) -> S:
+        try:
+            return model.model_validate(found.settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "all of them"
+            raise StoreError(
+                f"{found.path}: its settings are not those of this version of phasescope ({where:.100}: "
+                f"{first['msg']:.100}): install the version that wrote it"
+            ) from None
+
+
+def open_run(
+    path: str | Path,
+    repo: str | Path | None = None,
+    rev: str | None = None,
+    remote: str | None = None,
+) -> Run:
     """Open a run by the path of its folder, such as "runs/digits-vgg8".
+
+    With `repo` it is read without pulling anything: from the DVC repository at that path or git URL, what is not in
+    its workspace or cache straight from its remote. `path` is then relative to the repository.
+
+    Args:
+        path: of the run's folder.
+        repo: path or git URL of a DVC repository; none: the folder as it is here.
+        rev: branch, tag or commit of the repository; none: what is there now.
+        remote: name of a DVC remote; none: the repository's own choice.
 
     Raises:
         UserError: there is no such run.
+        StoreError: the repository or its remote cannot be read.
     """
+    if repo is not None:
+        from phasescope.store.remote import open_repository
+
+        inside = PurePosixPath(path)
+        if inside.is_absolute() or len(inside.parts) < 2 or not plain(str(inside)):
+            raise UserError(f"{path}: a run in a repository is told by its path there, such as runs/digits-vgg8")
+        root: Place = open_repository(str(repo), rev, remote)
+        for part in inside.parts[:-2]:
+            root = root / part
+        if not (root / inside.parts[-2] / inside.name).is_dir():
+            raise UserError(f"{root / str(inside)}: no such run; name one that is there, or another rev")
+        return Run(inside.name, root)
+    if rev is not None or remote is not None:
+        raise UserError("rev and remote belong to a repository: give repo as well, such as repo='.'")
     path = Path(path)
     if not path.is_dir():
         known = sorted(p.name for p in path.parent.glob("*") if p.is_dir() and not p.name.startswith("."))

@@ -340,5 +340,7 @@ def _write_logs(path: Path, states: xr.Dataset) -> None:
     arrays.write(group, "iteration", ("iteration",), iterations, long_name="number of the update")
     for name, logged in states.data_vars.items():
         ordered = logged.transpose("seed", ...)
-        arrays.write(group, str(name), tuple(map(str, ordered.dims)), ordered.values, **logged.attrs)
+        # What is as long as the network is one file for each seed.
+        cell = 1 if {"parameter", "trainable"} & set(ordered.dims) else 0
+        arrays.write(group, str(name), tuple(map(str, ordered.dims)), ordered.values, cell=cell, **logged.attrs)
     arrays.finish(path)

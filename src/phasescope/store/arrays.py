@@ -16,12 +16,13 @@ import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
 
+from phasescope.store import layout, manifest
 from phasescope.store.manifest import StoreError
+from phasescope.store.verified import open_verified
 
 T = TypeVar("T", xr.Dataset, xr.DataArray)
 
-#: The name of the Zarr group inside every committed directory, beside its manifest.
-GROUP = "arrays.zarr"
+GROUP = layout.GROUP
 #: Inner chunks of at most this many bytes.
 CHUNK_BYTES = 2 << 20
 #: Shards of arrays that have no cells, such as the images of a dataset.
@@ -113,8 +114,12 @@ def load(lazy: T, what: str) -> T:
 
 
 def open_dataset(path: Path) -> xr.Dataset:
-    """The group as an xarray Dataset; array values are read when they are asked for."""
-    return xr.open_zarr(path, consolidated=True, chunks=None)
+    """The group of a committed directory; array values are read, and checked, when they are asked for.
+
+    Raises:
+        StoreError: the directory around the group is absent, incomplete or damaged.
+    """
+    return open_verified(manifest.read(path.parent))
 
 
 def reopen(path: Path) -> zarr.Group:

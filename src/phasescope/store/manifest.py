@@ -6,25 +6,27 @@ directory whose manifest is missing or does not match.
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from phasescope.errors import UserError
+from phasescope.store.files import JSON_BYTES, Place, parse_json, plain, read_file, remedy
+from phasescope.store.files import StoreError as StoreError
+from phasescope.store.names import damaged
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
-
-class StoreError(UserError):
-    """A kept directory is missing, incomplete, damaged, or not the one that was asked for."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Manifest:
     """What a complete directory says of itself."""
 
-    path: Path
+    path: Any  #: a `pathlib.Path`, or another `Place`
     kind: str
     settings: dict[str, Any]
     files: dict[str, dict[str, Any]]
@@ -32,33 +34,63 @@ class Manifest:
     #: SHA-256 of the manifest, and so of everything in the directory.
     digest: str
 
+    def entry(self, where: str, kind: type[T]) -> T:
+        """What stands at a path such as "extra.dataset.name".
+
+        Raises:
+            StoreError: nothing does, or something of another kind.
+        """
+        value: Any = {"settings": self.settings, "extra": self.extra}
+        for key in where.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, kind):
+            raise _unreadable(self.path)
+        return value
+
 
 def canonical(value: object) -> str:
     """JSON with sorted keys: the same value gives the same text."""
     return json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n"
 
 
-def read(path: Path, kind: str | None = None) -> Manifest:
-    """The manifest of a complete directory, after checking every file's length and the metadata's hashes.
+def read(path: Place, kind: str | None = None) -> Manifest:
+    """The manifest of a complete directory, after checking that every file is there and as long as it was.
 
-    Shards are not hashed here: their own checksums are checked when they are read.
+    Contents are not hashed here, but when they are read (see `verified`). The lengths of files elsewhere are seen only
+    then, too.
 
     Raises:
         StoreError: the directory is absent, has no manifest, or does not match it.
     """
     if not path.is_dir():
-        raise StoreError(f"{path} is not there: make it with `dvc repro`, or fetch it with `dvc pull`")
+        elsewhere = "make it with `dvc repro`, or fetch it with `dvc pull`"
+        raise StoreError(f"{path} is not there: {elsewhere if isinstance(path, Path) else 'name a rev that has it'}")
     try:
-        text = (path / MANIFEST).read_bytes()
+        text = read_file(path, MANIFEST, JSON_BYTES)
     except FileNotFoundError:
+        if not isinstance(path, Path):
+            raise StoreError(f"{path} has no {MANIFEST} that can be fetched: {remedy(path)}") from None
         raise StoreError(
             f"{path} has no {MANIFEST}, so it is not complete: remove it and run `dvc repro`, or `dvc pull` it again"
         ) from None
+    manifest = _parsed(path, text)
+    if isinstance(path, Path):
+        for name, entry in manifest.files.items():
+            if not _as_long(path / name, entry["bytes"]):
+                raise damaged(manifest, name, "is missing or not as it was written")
+    if kind is not None and manifest.kind != kind:
+        raise StoreError(
+            f"{path} holds {manifest.kind!r:.60}, where {kind!r} is expected: remove it and run `dvc repro`"
+        )
+    return manifest
+
+
+def _parsed(path: Place, text: bytes) -> Manifest:
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         if content["format"] != FORMAT:
             raise StoreError(
-                f"{path} has format {content['format']!r}, and this version of phasescope reads {FORMAT}: "
+                f"{path} has format {content['format']!r:.60}, and this version of phasescope reads {FORMAT}: "
                 "install the version that wrote it"
             )
         manifest = Manifest(
@@ -69,23 +101,24 @@ def read(path: Path, kind: str | None = None) -> Manifest:
             extra=content["extra"],
             digest=hashlib.sha256(text).hexdigest(),
         )
-        if not all(isinstance(part, dict) for part in (manifest.settings, manifest.files, manifest.extra)):
-            raise ValueError("not a manifest")
-        if any(Path(name).is_absolute() or ".." in Path(name).parts for name in manifest.files):
-            raise ValueError("a file outside the directory")
-        wrong = next((name for name, entry in manifest.files.items() if not _matches(path / name, entry)), None)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise StoreError(
-            f"{path / MANIFEST} is damaged: `dvc pull` {path} again, or remove it and run `dvc repro`"
-        ) from None
-    if wrong is not None:
-        raise StoreError(
-            f"{path / wrong} is missing or not as it was written: `dvc pull` {path} again, "
-            "or remove it and run `dvc repro`"
-        )
-    if kind is not None and manifest.kind != kind:
-        raise StoreError(f"{path} holds {manifest.kind!r}, where {kind!r} is expected: remove it and run `dvc repro`")
+    except (ValueError, KeyError, TypeError):
+        raise _unreadable(path) from None
+    parts = (manifest.settings, manifest.files, manifest.extra)
+    sound = isinstance(manifest.kind, str) and all(isinstance(part, dict) for part in parts)
+    if not sound or not all(plain(name) and _is_entry(entry) for name, entry in manifest.files.items()):
+        raise _unreadable(path)
     return manifest
+
+
+def _is_entry(entry: object) -> bool:
+    match entry:
+        case {"bytes": int(length), "sha256": str(digest)}:
+            return not isinstance(length, bool) and 0 <= length < 2**63 and _DIGEST.fullmatch(digest) is not None
+    return False
+
+
+def _unreadable(path: Place) -> StoreError:
+    return StoreError(f"{path / MANIFEST} is damaged: {remedy(path)}")
 
 
 def require_settings(manifest: Manifest, settings: dict[str, Any]) -> None:
@@ -98,17 +131,16 @@ def require_settings(manifest: Manifest, settings: dict[str, Any]) -> None:
         there, wanted = manifest.settings.get(key), settings.get(key)
         if there != wanted:
             raise StoreError(
-                f"{manifest.path} was written for other settings: {key} is {there!r} there and {wanted!r} in "
-                "params.yaml; run `dvc repro`"
+                f"{manifest.path} was written for other settings: {key:.60} is {there!r:.200} there and "
+                f"{wanted!r:.200} in params.yaml; run `dvc repro`"
             )
 
 
-def _matches(path: Path, entry: dict[str, Any]) -> bool:
+def _as_long(path: Path, length: int) -> bool:
     try:
-        same = path.stat().st_size == entry["bytes"]
-    except OSError:
+        return path.stat().st_size == length
+    except (OSError, ValueError):
         return False
-    return same and (path.suffix != ".json" or sha256(path) == entry["sha256"])
 
 
 def sha256(path: Path) -> str:

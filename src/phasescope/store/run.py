@@ -7,18 +7,25 @@ from typing import Any
 import xarray as xr
 
 from phasescope.store import arrays, commit, manifest
+from phasescope.store.files import Place, plain, remedy
 from phasescope.store.manifest import Manifest, StoreError
+from phasescope.store.verified import open_verified
 
 
 class StoredRun:
-    """What is kept of one run: `runs/<name>` holds what it is, `results/<name>` what was measured of it."""
+    """What is kept of one run: `runs/<name>` holds what it is, `results/<name>` what was measured of it.
 
-    def __init__(self, name: str, root: Path = Path()) -> None:
+    Args:
+        name: of the run.
+        root: the project, a folder here or another place (see `remote`).
+    """
+
+    def __init__(self, name: str, root: Place = Path()) -> None:
         self.name = name
-        self.root = root
+        self.root: Any = root
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Any:
         """The folder with the stores of the run."""
         return self.root / "runs" / self.name
 
@@ -29,7 +36,7 @@ class StoredRun:
         Raises:
             StoreError: the store is absent, incomplete or damaged.
         """
-        return self._open(self.path / "train", "train")
+        return open_verified(self._training)
 
     @cached_property
     def recorded(self) -> xr.Dataset:
@@ -38,26 +45,37 @@ class StoredRun:
         Raises:
             StoreError: the store is absent, incomplete or damaged.
         """
-        return arrays.open_dataset(self._recording.path / arrays.GROUP)
+        return open_verified(self._recording)
+
+    @cached_property
+    def _training(self) -> Manifest:
+        return manifest.read(self.path / "train", "train")
 
     @cached_property
     def _recording(self) -> Manifest:
         return manifest.read(self.path / "activations", "activations")
 
     @property
-    def dataset(self) -> Path:
+    def dataset(self) -> Any:
         """Where the prepared dataset of the run is."""
-        return self.root / "datasets" / self._recording.extra["dataset"]["name"]
+        name = self._recording.entry("extra.dataset.name", str)
+        if not plain(name) or "/" in name:
+            raise StoreError(f"{self._recording.path}: {name!r:.60} is no name of a dataset; run `dvc repro`")
+        return self.root / "datasets" / name
 
     @property
     def dataset_digest(self) -> str:
         """Digest of the manifest of the dataset that the activations were taken of."""
-        return self._recording.extra["dataset"]["digest"]
+        return self._recording.entry("extra.dataset.digest", str)
 
     @property
     def taps(self) -> list[str]:
         """Names of the taps whose activations are kept, in the order of the settings."""
-        return [tap["name"] for tap in self._recording.settings["taps"]]
+        taps = self._recording.entry("settings.taps", list)
+        names = [str(tap["name"]) for tap in taps if isinstance(tap, dict) and plain(tap.get("name"))]
+        if len(names) < len(taps):
+            raise StoreError(f"{self._recording.path}: the taps in its settings have no names; run `dvc repro`")
+        return names
 
     def activations(self, tap: str) -> xr.DataArray:
         """Activations at a tap, (seed, step, sample, feature), read when their values are asked for.
@@ -69,7 +87,20 @@ class StoredRun:
         """
         if tap not in self.taps:
             raise StoreError(f"{self.path}: no tap {tap!r} is kept; there are {', '.join(self.taps)}")
-        return self.recorded[tap].rename({f"{tap}_feature": "feature"})
+        stored = labelled(self.recorded, tap, ("seed", "step", "sample", f"{tap}_feature"), self._recording)
+        return stored.rename({f"{tap}_feature": "feature"})
+
+    def shard_digest(self, array: str, seed_index: int, step_index: int) -> str:
+        """SHA-256 of the file that holds a cell of an array of the activations, as the manifest has it.
+
+        Raises:
+            StoreError: there is no such file, or the manifest is absent or damaged.
+        """
+        file = f"{arrays.GROUP}/{array}/c/{seed_index}/{step_index}/0/0"
+        if file not in self._recording.files:
+            raise StoreError(f"{self._recording.path} has no {file}: remove it and run `dvc repro`")
+        digest: str = self._recording.files[file]["sha256"]
+        return digest
 
     def measure(self, name: str) -> xr.Dataset:
         """The result of a measure such as "decode", on (seed, step, layer).
@@ -77,7 +108,7 @@ class StoredRun:
         Raises:
             StoreError: the result is absent, incomplete or damaged.
         """
-        return self._open(self.root / "results" / self.name / name, name)
+        return open_verified(manifest.read(self.root / "results" / self.name / name, name))
 
     def digest(self, name: str) -> str:
         """Digest of the manifest of a measure's result.
@@ -86,10 +117,6 @@ class StoredRun:
             StoreError: the result is absent, incomplete or damaged.
         """
         return manifest.read(self.root / "results" / self.name / name, name).digest
-
-    def shard_digest(self, tap: str, seed: int, step: int) -> str:
-        """SHA-256 of the file with the activations at a tap, by the positions of seed and step."""
-        return self._recording.files[f"{arrays.GROUP}/{tap}/c/{seed}/{step}/0/0"]["sha256"]
 
     def write_measure(self, name: str, result: xr.Dataset, settings: dict[str, Any], cached: dict[str, Any]) -> None:
         """Commit the result of a measure of this run's activations as `results/<run>/<name>`.
@@ -106,5 +133,13 @@ class StoredRun:
             cells = {**labels, "layers": [], "files": {}, "arrays": cached}
             scratch.commit(name, settings, inputs=inputs, cells=cells)
 
-    def _open(self, path: Path, kind: str) -> xr.Dataset:
-        return arrays.open_dataset(manifest.read(path, kind).path / arrays.GROUP)
+
+def labelled(dataset: xr.Dataset, name: str, dims: tuple[str, ...], source: Manifest) -> xr.DataArray:
+    """The array of this name and these dimensions, the first two with their coordinates.
+
+    Raises:
+        StoreError: there is none.
+    """
+    if name not in dataset or dataset[name].dims != dims or not {*dims[:2]} <= dataset.coords.keys():
+        raise StoreError(f"{source.path} has no {name} on {', '.join(dims)}: {remedy(source.path)}")
+    return dataset[name]

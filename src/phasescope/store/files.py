@@ -1,0 +1,102 @@
+"""A file of a kept directory is read whole, once, and never further than it is said to reach.
+
+What is kept may come from anywhere, so nothing is read that is no plain file inside its directory.
+"""
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic_core import from_json
+
+from phasescope.errors import UserError
+
+#: The longest JSON file that is read, and the most lists and objects in it: a manifest of some 100,000 files.
+JSON_BYTES = 16 << 20
+JSON_PARTS = 200_000
+#: A file in DVC's cache, to which DVC links where `cache.type` is symlink; it is named by its content.
+_CACHED = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")
+
+
+class StoreError(UserError):
+    """A kept directory is missing, incomplete, damaged, or not the one that was asked for."""
+
+
+class Place(Protocol):
+    """A folder or file that is read from: a `pathlib.Path`, or one that fetches its bytes from elsewhere."""
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+
+    def __truediv__(self, name: str, /) -> "Place":
+        """What is inside under a relative name."""
+
+    def is_dir(self) -> bool:
+        """Whether it is a folder."""
+
+
+class Distant(Place, Protocol):
+    """A place that is not on this machine."""
+
+    def read(self, most: int) -> bytes:
+        """The first `most` bytes at least, of a file; raises FileNotFoundError."""
+
+
+def read_file(folder: Place, name: str, most: int) -> bytes:
+    """The bytes of a file inside `folder`.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        StoreError: it is longer than `most` bytes, lies elsewhere, or cannot be read.
+    """
+    place = folder / name
+    if not isinstance(place, Path):
+        data: bytes = place.read(most + 1)  # type: ignore[attr-defined]
+    else:
+        try:
+            found = place.stat()
+            if not stat.S_ISREG(found.st_mode) or not _inside(place, Path(str(folder))):
+                raise StoreError(f"{place} is no plain file inside {folder}: {remedy(folder)}")
+            with place.open("rb") as file:
+                data = file.read(min(most, found.st_size) + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(str(place)) from None
+        except OSError as error:
+            raise StoreError(f"{place} cannot be read ({error.strerror}): mend that and try again") from None
+    if len(data) > most:
+        raise StoreError(f"{place} is longer than {most} bytes: {remedy(folder)}")
+    return data
+
+
+def parse_json(data: bytes) -> Any:
+    """The value of a JSON text; raises ValueError, also where it is nested deeper than 200 levels."""
+    require_few_parts(data)
+    return from_json(data)
+
+
+def require_few_parts(data: bytes) -> None:
+    """Raise ValueError on a JSON text that would take far more memory than its length: 8 MB of "[],[],…" take 200."""
+    if data.count(b"[") + data.count(b"{") > JSON_PARTS:
+        raise ValueError("too many lists and objects")
+
+
+def plain(name: object) -> bool:
+    """Whether a name stays inside the folder it is used in, and on one line where it is told."""
+    if not isinstance(name, str) or not name.isprintable() or len(name) > 1000:
+        return False
+    return not any(part in ("", ".", "..") or "\\" in part or ":" in part for part in name.split("/"))
+
+
+def remedy(folder: Place) -> str:
+    """What to do about a damaged directory."""
+    if isinstance(folder, Path):
+        return f"`dvc pull` {folder} again, or remove it and run `dvc repro`"
+    return "`dvc push` it where it was made"
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    real = os.path.realpath(path)
+    return real.startswith(os.path.realpath(folder) + os.sep) or bool(_CACHED.search(real))

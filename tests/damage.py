@@ -1,0 +1,71 @@
+"""Damage to kept directories, and everything that can be read of a project: for tests of readers."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+import phasescope
+from phasescope.store.datasets import read_dataset
+
+#: Where files of each kind are in a project.
+KINDS = {
+    "weights": "runs/*/train/arrays.zarr/weights/c/**/*",
+    "activations": "runs/*/activations/arrays.zarr/*/c/**/*",
+    "results": "results/*/*/arrays.zarr/*/c/**/*",
+    "dataset": "datasets/*/arrays.zarr/*/c/**/*",
+    "manifest": "**/manifest.json",
+    "metadata": "**/arrays.zarr/zarr.json",
+    "metadata of an array": "**/arrays.zarr/*/zarr.json",
+}
+
+
+def files(root: Path, kind: str) -> list[Path]:
+    """The files of a kind in the project at `root`, in a fixed order."""
+    return sorted(path for path in root.glob(KINDS[kind]) if path.is_file())
+
+
+def flip(path: Path, rng: np.random.Generator) -> None:
+    """Flip one random bit of a file, which becomes a file of its own."""
+    data = bytearray(path.read_bytes())
+    position = int(rng.integers(8 * len(data)))
+    data[position // 8] ^= 1 << position % 8
+    path.unlink()
+    path.write_bytes(data)
+
+
+def readings(root: Path, run: str, seed: int, step: int, taps: list[str]) -> dict[str, Callable[[], list[np.ndarray]]]:
+    """All ways of getting numbers of a run, by name; each opens what it needs anew."""
+
+    def opened() -> phasescope.Run:
+        return phasescope.open_run(root / "runs" / run)
+
+    def dataset() -> list[np.ndarray]:
+        stored = opened()
+        read = read_dataset(stored.dataset, stored.dataset_digest)
+        return [read.images, read.labels, read.train, np.array(read.classes), read.mean, read.std]
+
+    def everything(name: str) -> list[np.ndarray]:
+        stored = getattr(opened(), name)
+        return [stored[variable].values for variable in sorted(map(str, stored.variables))]
+
+    def activations(tap: str) -> list[np.ndarray]:
+        cell = opened().activations(tap).sel(seed=seed, step=step)
+        return [cell.values, cell["label"].values, cell["split"].values]
+
+    def network() -> list[np.ndarray]:
+        return [value.numpy() for value in opened().model(seed=seed, step=step).state_dict().values()]
+
+    def measure() -> list[np.ndarray]:
+        result = opened().measure("decode").load()
+        return [result[variable].values for variable in sorted(map(str, result.variables))]
+
+    return {
+        "training": partial(everything, "training"),
+        "recorded": partial(everything, "recorded"),
+        **{f"activations at {tap}": partial(activations, tap) for tap in taps},
+        "network": network,
+        "measure": measure,
+        "dataset": dataset,
+    }
