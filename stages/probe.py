@@ -10,13 +10,15 @@ from phasescope.store.run import StoredRun
 
 
 def main(run: str) -> None:
-    """Write results/<run>/probe, with the network's own accuracy and the baselines beside it."""
+    """Write results/<run>/probe, with what the network itself does and the baselines beside it."""
     settings = stage.settings(f"runs/{run}/probe.json", ProbeSettings)
     provenance.write(f"runs/{run}/probe")
     stored = StoredRun(run)
     samples = cells.samples_of(stored)
     result = cells.measure(stored, partial(probe, settings=settings), samples, f"probe {run}")
     result["network_accuracy"] = stored.recorded["accuracy"].sel(part="test", drop=True).load()
+    result["network_loss"] = stored.recorded["loss"].sel(part="test", drop=True).load()
+    result["weight_norm"] = stored.recorded["weight_norm"].load()
     for baseline, value, long_name in [
         (
             "pixel_accuracy",

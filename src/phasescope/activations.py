@@ -108,7 +108,7 @@ def record_seed(
             network = place(build(job.model, *dataset.shape), device)
             state.unflatten(network, torch.from_numpy(stored), weights.attrs["table"])
             statistics = set_batchnorm(network, settings, calibration)
-            activations, outputs = _forward(network, settings, data.images, where)
+            activations, outputs = forward(network, settings, data.images, where)
             for tap, values in activations.items():
                 arrays.write_cell(arrays.open_array(scratch.path / arrays.GROUP, tap), (index, position), values)
             losses = functional.cross_entropy(outputs, data.labels, reduction="none").double()
@@ -118,6 +118,7 @@ def record_seed(
                 batchnorm=statistics.cpu().numpy(),
                 loss=[losses[part].mean().item() for part in parts],
                 accuracy=[correct[part].mean().item() for part in parts],
+                weight_norm=weight_norm(network),
             )
         advance(position + 1)
 
@@ -155,7 +156,16 @@ def set_batchnorm(network: Network, settings: ActivationsSettings, images: torch
     return statistics
 
 
-def _forward(
+def weight_norm(network: Network) -> float:
+    """Euclidean norm of all trained parameters, in float64; statistics and counters of BatchNorm are not among them.
+
+    Running statistics start at (0, 1) and change the length of the whole vector by a quarter in the first steps
+    (VGG-8 × 0.25 on digits: 24.1 to 18.7), that of the parameters by 3 % in 2,048 (18.3 to 18.9).
+    """
+    return math.sqrt(sum(weights.detach().double().square().sum().item() for weights in network.parameters()))
+
+
+def forward(
     network: Network, settings: ActivationsSettings, images: torch.Tensor, where: str
 ) -> tuple[dict[str, np.ndarray], torch.Tensor]:
     """Activations (sample, feature) by tap as they are stored, and logits (sample, class), of all images."""
@@ -239,6 +249,7 @@ def _write_records(scratch: Scratch, table: list[dict[str, Any]], seeds: int, st
     part, statistic = ("seed", "step", "part"), ("seed", "step", "statistic")
     arrays.write(group, "loss", part, values["loss"], long_name="cross-entropy of the network", units="nat")
     arrays.write(group, "accuracy", part, values["accuracy"], long_name="accuracy of the network")
+    arrays.write(group, "weight_norm", ("seed", "step"), values["weight_norm"], long_name="norm of the parameters")
     long_name = "BatchNorm statistics that the activations were taken with"
     arrays.write(group, "batchnorm", statistic, values["batchnorm"], long_name=long_name, table=table)
     arrays.finish(path)

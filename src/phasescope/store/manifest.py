@@ -38,13 +38,11 @@ def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n"
 
 
-def read(path: Path, kind: str | None = None) -> Manifest:
-    """The manifest of a complete directory, after checking every file's length and the metadata's hashes.
-
-    Shards are not hashed here: their own checksums are checked when they are read.
+def parse(path: Path) -> Manifest:
+    """The manifest of a directory, taken by its own word: the files it lists are not looked at.
 
     Raises:
-        StoreError: the directory is absent, has no manifest, or does not match it.
+        StoreError: the directory is absent, has no manifest, or one that is damaged or of another format.
     """
     if not path.is_dir():
         raise StoreError(f"{path} is not there: make it with `dvc repro`, or fetch it with `dvc pull`")
@@ -69,15 +67,37 @@ def read(path: Path, kind: str | None = None) -> Manifest:
             extra=content["extra"],
             digest=hashlib.sha256(text).hexdigest(),
         )
+        if text != sealed(content).encode():
+            raise ValueError("not as it was written")
         if not all(isinstance(part, dict) for part in (manifest.settings, manifest.files, manifest.extra)):
             raise ValueError("not a manifest")
         if any(Path(name).is_absolute() or ".." in Path(name).parts for name in manifest.files):
             raise ValueError("a file outside the directory")
-        wrong = next((name for name, entry in manifest.files.items() if not _matches(path / name, entry)), None)
+        if not all(isinstance(e["bytes"], int) and isinstance(e["sha256"], str) for e in manifest.files.values()):
+            raise ValueError("a file without its length and SHA-256")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise StoreError(
             f"{path / MANIFEST} is damaged: `dvc pull` {path} again, or remove it and run `dvc repro`"
         ) from None
+    return manifest
+
+
+def sealed(content: dict[str, Any]) -> str:
+    """The text of a manifest, with the SHA-256 of all else in it as `sha256`: one changed bit shows in any of it."""
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return canonical({**rest, "sha256": hashlib.sha256(canonical(rest).encode()).hexdigest()})
+
+
+def read(path: Path, kind: str | None = None) -> Manifest:
+    """The manifest of a complete directory, after checking every file's length and the metadata's hashes.
+
+    Shards are not hashed here: their own checksums are checked when they are read.
+
+    Raises:
+        StoreError: the directory is absent, has no manifest, or does not match it.
+    """
+    manifest = parse(path)
+    wrong = next((name for name, entry in manifest.files.items() if not _matches(path / name, entry)), None)
     if wrong is not None:
         raise StoreError(
             f"{path / wrong} is missing or not as it was written: `dvc pull` {path} again, "
@@ -106,7 +126,7 @@ def require_settings(manifest: Manifest, settings: dict[str, Any]) -> None:
 def _matches(path: Path, entry: dict[str, Any]) -> bool:
     try:
         same = path.stat().st_size == entry["bytes"]
-    except OSError:
+    except (OSError, ValueError):
         return False
     return same and (path.suffix != ".json" or sha256(path) == entry["sha256"])
 
