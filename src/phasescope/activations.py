@@ -22,7 +22,7 @@ from phasescope.models.batchnorm import recalibrate, use_batch_statistics
 from phasescope.models.taps import Capture, shapes
 from phasescope.models.zoo import Network, build, place
 from phasescope.parallel import map_in_processes
-from phasescope.params.activations import ActivationsSettings
+from phasescope.params.activations import ActivationsSettings, Tap
 from phasescope.params.train import TrainJob
 from phasescope.progress import Progress
 from phasescope.provenance import code_digest
@@ -93,34 +93,55 @@ def record_seed(
     index: int,
 ) -> None:
     """Take the activations of one seed's checkpoints, those already there left out."""
-    device = compute.start()
-    dataset = read_dataset(dataset_path)
-    kept = kept_samples(dataset, settings)
-    data = Images.of(dataset, kept, device)
-    calibration = Images.of(dataset, calibration_samples(dataset, settings), device).images
-    parts = [torch.from_numpy(np.flatnonzero(part)).to(device) for part in (dataset.train[kept], ~dataset.train[kept])]
+    recorder = Recorder(job, settings, read_dataset(dataset_path), compute.start())
     weights = arrays.open_dataset(training_path / arrays.GROUP)["weights"]
     for position, step in enumerate(weights["step"].values):
         path = _record_path(scratch, index, position)
         if not path.exists():
             where = f"seed {job.seeds[index]}, step {step}"
             stored = arrays.load(weights.isel(seed=index, step=position), f"{training_path}, {where}").values
-            network = place(build(job.model, *dataset.shape), device)
-            state.unflatten(network, torch.from_numpy(stored), weights.attrs["table"])
-            statistics = set_batchnorm(network, settings, calibration)
-            activations, outputs = forward(network, settings, data.images, where)
+            activations, known = recorder.take(stored, weights.attrs["table"], settings.taps, None, where)
             for tap, values in activations.items():
                 arrays.write_cell(arrays.open_array(scratch.path / arrays.GROUP, tap), (index, position), values)
-            losses = functional.cross_entropy(outputs, data.labels, reduction="none").double()
-            correct = (outputs.argmax(1) == data.labels).double()
-            arrays.save_state(
-                path,
-                batchnorm=statistics.cpu().numpy(),
-                loss=[losses[part].mean().item() for part in parts],
-                accuracy=[correct[part].mean().item() for part in parts],
-                weight_norm=weight_norm(network),
-            )
+            arrays.save_state(path, **known)
         advance(position + 1)
+
+
+class Recorder:
+    """What takes the activations of one checkpoint after the other."""
+
+    def __init__(self, job: TrainJob, settings: ActivationsSettings, dataset: Dataset, device: torch.device) -> None:
+        kept = kept_samples(dataset, settings)
+        self._job, self._settings, self._dataset, self._device = job, settings, dataset, device
+        self._data = Images.of(dataset, kept, device)
+        self._calibration = Images.of(dataset, calibration_samples(dataset, settings), device).images
+        parts = (dataset.train[kept], ~dataset.train[kept])
+        self._parts = [torch.from_numpy(np.flatnonzero(part)).to(device) for part in parts]
+
+    def take(
+        self, weights: np.ndarray, table: list[state.Entry], taps: list[Tap], known: None, where: str
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Activations (sample, feature) by tap, and the record of the checkpoint.
+
+        Args:
+            weights: the checkpoint's (parameter,), laid out as `table` says.
+            table: of the weights.
+            taps: those to take the activations at.
+            known: the record, if it was made before.
+            where: which checkpoint, for errors.
+        """
+        network = place(build(self._job.model, *self._dataset.shape), self._device)
+        state.unflatten(network, torch.from_numpy(weights), table)
+        statistics = set_batchnorm(network, self._settings, self._calibration)
+        activations, outputs = _forward(network, self._settings.dtype, taps, self._data.images, where)
+        losses = functional.cross_entropy(outputs, self._data.labels, reduction="none").double()
+        correct = (outputs.argmax(1) == self._data.labels).double()
+        return activations, {
+            "batchnorm": statistics.cpu().numpy(),
+            "loss": [losses[part].mean().item() for part in self._parts],
+            "accuracy": [correct[part].mean().item() for part in self._parts],
+            "weight_norm": weight_norm(network),
+        }
 
 
 def kept_samples(dataset: Dataset, settings: ActivationsSettings) -> np.ndarray:
@@ -165,22 +186,22 @@ def weight_norm(network: Network) -> float:
     return math.sqrt(sum(weights.detach().double().square().sum().item() for weights in network.parameters()))
 
 
-def forward(
-    network: Network, settings: ActivationsSettings, images: torch.Tensor, where: str
+def _forward(
+    network: Network, dtype: str, taps: list[Tap], images: torch.Tensor, where: str
 ) -> tuple[dict[str, np.ndarray], torch.Tensor]:
     """Activations (sample, feature) by tap as they are stored, and logits (sample, class), of all images."""
     # A fixed random order: with statistics of each batch, a batch must not hold one class alone.
     order = torch.from_numpy(np.random.default_rng(2).permutation(len(images))).to(images.device)
     activations: dict[str, np.ndarray] = {}
     outputs = []
-    with torch.no_grad(), Capture(network, settings.taps) as capture:
+    with torch.no_grad(), Capture(network, taps) as capture:
         # Batches of nearly equal length, so that none is too short for statistics of its own.
         for rows in order.tensor_split(-(-len(order) // BATCH)):
             outputs.append(network(images[rows]))
             for tap, values in capture.read().items():
                 if tap not in activations:
-                    activations[tap] = np.empty((len(images), values.shape[1]), settings.dtype)
-                activations[tap][rows.cpu().numpy()] = _representable(values, settings.dtype, f"tap {tap!r} at {where}")
+                    activations[tap] = np.empty((len(images), values.shape[1]), dtype)
+                activations[tap][rows.cpu().numpy()] = _representable(values, dtype, f"tap {tap!r} at {where}")
     return activations, torch.cat(outputs)[order.argsort()]
 
 

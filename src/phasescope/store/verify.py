@@ -9,9 +9,11 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from rich.filesize import decimal
 
 from phasescope.outliers import outliers
 from phasescope.store import arrays, manifest
@@ -22,6 +24,7 @@ from phasescope.store.names import named
 LAYOUT = ("datasets/*", "runs/*/*", "results/*/*", "figures")
 #: Files that wait to be hashed at the same time.
 WAITING = 64
+_REPRO = "`dvc pull` both again, or run `dvc repro`"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Place:
+class Kept:
     """Where a directory is kept: `name` below the project's folder, such as "runs/digits-f0/train"."""
 
     root: Path
@@ -63,7 +66,7 @@ class Place:
         return parts[1] if len(parts) == 3 else None
 
 
-def places(path: Path) -> list[Place]:
+def kept(path: Path) -> list[Kept]:
     """The kept directories at or below a path: a project's folder, a part of it, or one kept directory anywhere.
 
     Raises:
@@ -71,7 +74,7 @@ def places(path: Path) -> list[Place]:
     """
     if not path.is_dir():
         raise StoreError(f"{path} is not there, or no folder: name a project's folder or something kept in it")
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.abspath(path))  # noqa: PTH100 (a project stays one where its runs/ is a link)
     inside = [
         [place for place in in_project(root) if (root / place.name).is_relative_to(path)]
         for root in (path, *list(path.parents)[:3])
@@ -81,31 +84,36 @@ def places(path: Path) -> list[Place]:
         if any((place.root / place.name / MANIFEST).exists() for place in found):
             return found
     if (path / MANIFEST).exists():
-        return [Place(path, "")]
+        return [Kept(path, "")]
     for found in inside:
         if found:
             return found
     raise StoreError(f"{path} holds nothing that is kept: name a project's folder after `dvc repro` or `dvc pull`")
 
 
-def in_project(root: Path) -> list[Place]:
+def in_project(root: Path) -> list[Kept]:
     """All directories that a project keeps."""
     names = [path.relative_to(root) for pattern in LAYOUT for path in sorted(root.glob(pattern)) if path.is_dir()]
-    return [Place(root, name.as_posix()) for name in names if not any(part.startswith(".") for part in name.parts)]
+    return [Kept(root, name.as_posix()) for name in names if not any(part.startswith(".") for part in name.parts)]
 
 
-@dataclass
-class Verification:
-    """The check of some directories, and what it counted."""
+class Check:
+    """The check of some directories, one after the other, and what it counted."""
 
-    #: Whether every file is hashed, not those of metadata alone.
-    full: bool
-    directories: int = 0
-    files: int = 0
-    bytes: int = 0
+    def __init__(self, full: bool) -> None:
+        #: Whether every file is hashed, not those of metadata alone.
+        self.full = full
+        self.directories = self.files = self.bytes = self._hashed_bytes = 0
+        self._projects: dict[Path, dict[str, Kept]] = {}
+        self._digests: dict[Kept, str | None] = {}
 
-    def check(self, place: Place, tell: Callable[[int], None] = lambda done: None) -> Iterator[Finding]:
-        """All that is wrong inside a directory; `tell` is told the bytes that were looked at so far."""
+    def summary(self) -> str:
+        """What was looked at, and how."""
+        how = "every file hashed" if self.full else "lengths compared and metadata hashed; --full hashes every file"
+        return f"{self.directories} directories, {self.files} files, {decimal(self.bytes)}: {how}"
+
+    def directory(self, place: Kept, tell: Callable[[int], None] = lambda read: None) -> Iterator[Finding]:
+        """All that is wrong inside a directory; `tell` is told the bytes hashed so far in all of them."""
         self.directories += 1
         try:
             content = manifest.parse(place.path)
@@ -142,48 +150,48 @@ class Verification:
         yield from self._hashes(place, content, hashed, found, tell)
 
     def _hashes(
-        self, place: Place, content: Manifest, names: list[str], lengths: dict[str, int], tell: Callable[[int], None]
+        self, place: Kept, content: Manifest, names: list[str], lengths: dict[str, int], tell: Callable[[int], None]
     ) -> Iterator[Finding]:
         """The files among `names` that are not what was written."""
         written = {content.files[name]["sha256"]: name for name in names}
-        done = 0
-        for name, digest in _hashed(place.path, names):
+        for name, digest in hashed(place.path, names):
             if digest is None:
                 yield _wrong(place, content, name, "cannot be read")
             elif digest != content.files[name]["sha256"]:
                 what = f"holds {named(content, written[digest])}" if digest in written else "is not what was written"
                 yield _wrong(place, content, name, what)
-            done += lengths[name]
-            tell(done)
+            self._hashed_bytes += lengths[name]
+            tell(self._hashed_bytes)
+
+    def references(self, place: Kept) -> Iterator[Finding]:
+        """Where a directory of a project was made from another one than the one that lies beside it now."""
+        try:
+            made_from = list(_made_from(place, manifest.parse(place.path))) if place.name else []
+        except (StoreError, KeyError, TypeError, AttributeError):
+            return  # `directory` says what is wrong, or the manifest says nothing of it
+        for name, digest in made_from:
+            now = self._digest(place.root, name)
+            if place.run and name.startswith("runs/") and not name.startswith(f"runs/{place.run}/"):
+                yield Finding(f"{place.path} was made from {name}, so it belongs to another run: {_REPRO}")
+            elif now is None:
+                yield Finding(f"{place.path} was made from {name}, which is not here to compare", note=True)
+            elif now != digest:
+                yield Finding(f"{place.path} was made from another {name} than the one that is there now: {_REPRO}")
+
+    def _digest(self, root: Path, name: str) -> str | None:
+        """Digest of the directory of that name in a project; None if there is none, or none that can be read."""
+        if root not in self._projects:
+            self._projects[root] = {place.name: place for place in in_project(root)}
+        place = self._projects[root].get(name)
+        if place is not None and place not in self._digests:
+            try:
+                self._digests[place] = manifest.parse(place.path).digest
+            except StoreError:
+                self._digests[place] = None
+        return self._digests.get(place) if place else None
 
 
-def references(place: Place, known: Callable[[str], str | None]) -> Iterator[Finding]:
-    """Where a directory was made from another one than the one that lies beside it now.
-
-    Args:
-        place: of a project; whatever is wrong inside it is passed over here.
-        known: the digest of the directory of a name in the same project; None if it is not there or unreadable.
-    """
-    try:
-        content = manifest.parse(place.path)
-        made_from = list(_made_from(place, content))
-    except (StoreError, KeyError, TypeError, AttributeError):
-        return
-    for name, digest in made_from:
-        parts = name.split("/")
-        now = known(name)
-        if place.run and parts[0] == "runs" and parts[1:2] != [place.run]:
-            yield Finding(f"{place.path} was made from {name}, and belongs to another run than {place.run}: {_REPRO}")
-        elif now is None:
-            yield Finding(f"{place.path} was made from {name}, which cannot be compared: it is not here", note=True)
-        elif now != digest:
-            yield Finding(f"{place.path} was made from another {name} than the one that is there now: {_REPRO}")
-
-
-_REPRO = "`dvc pull` both again, or run `dvc repro`"
-
-
-def _made_from(place: Place, content: Manifest) -> Iterator[tuple[str, str]]:
+def _made_from(place: Kept, content: Manifest) -> Iterator[tuple[str, str]]:
     """Names and digests of the directories that one was made from."""
     match content.kind:
         case "train":
@@ -195,7 +203,7 @@ def _made_from(place: Place, content: Manifest) -> Iterator[tuple[str, str]]:
             yield from content.extra.get("inputs", {}).items()
 
 
-def out_of_line(place: Place) -> Iterator[Finding]:
+def out_of_line(place: Kept) -> Iterator[Finding]:
     """Notes about checkpoints whose loss or weight norm does not go with that of their neighbours."""
     try:
         content = manifest.read(place.path, "activations")
@@ -205,16 +213,28 @@ def out_of_line(place: Place) -> Iterator[Finding]:
         if stored["loss"].shape == stored["weight_norm"].shape == (len(cells["seeds"]), len(cells["steps"])):
             stored = arrays.load(stored, f"{place.path}")
             for outlier in outliers(stored["loss"], stored["weight_norm"]):
-                yield Finding(f"{place.path} (run {place.run}), {outlier}", note=True)
+                yield Finding(_titled(place, "", str(outlier)), note=True)
     except (StoreError, KeyError, TypeError, ValueError, AttributeError):
         return  # `check` has said what is wrong
 
 
-def _wrong(place: Place, content: Manifest, name: str, what: str) -> Finding:
+def _wrong(place: Kept, content: Manifest, name: str, what: str) -> Finding:
     held = named(content, name)
-    where = ", ".join([*([f"run {place.run}"] if place.run else []), *([held] if held != name else [])])
-    shown = f"{place.path / name} ({where})" if where else f"{place.path / name}"
-    return Finding(f"{shown}: {what}; `dvc pull` {place.path} again, or remove it and run `dvc repro`")
+    title = _titled(place, name, held if held != name else "")
+    return Finding(f"{title}: {what}; `dvc pull` {place.path} again, or remove it and run `dvc repro`")
+
+
+def _titled(place: Kept, name: str, what: str) -> str:
+    """A file, its run, and what it holds."""
+    told = ", ".join(filter(None, (place.run and f"run {place.run}", what)))
+    return f"{place.path / name} ({told})" if told else f"{place.path / name}"
+
+
+def length(place: Kept) -> int:
+    """Bytes of all files in a directory, as far as they can be seen."""
+    with suppress(OSError):
+        return sum(status.st_size for _, status in walk(place.path))
+    return 0
 
 
 def walk(path: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -230,7 +250,7 @@ def walk(path: Path) -> Iterator[tuple[str, os.stat_result]]:
                     yield f"{folder}{entry.name}", entry.stat(follow_symlinks=False)
 
 
-def _hashed(path: Path, names: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+def hashed(path: Path, names: Iterable[str]) -> Iterator[tuple[str, str | None]]:
     """SHA-256 of each file in the order of the names, several at a time; None where it cannot be read."""
 
     def digest(name: str) -> str | None:
@@ -239,7 +259,7 @@ def _hashed(path: Path, names: Iterable[str]) -> Iterator[tuple[str, str | None]
         except OSError:
             return None
 
-    waiting: deque[tuple[str, Future[Any]]] = deque()
+    waiting: deque[tuple[str, Future[str | None]]] = deque()
     with ThreadPoolExecutor() as pool:
         for name in names:
             waiting.append((name, pool.submit(digest, name)))
