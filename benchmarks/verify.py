@@ -80,7 +80,7 @@ def main() -> None:
         print(f"{len(files)} files, {length / 1e9:.2f} GB, {len(os.sched_getaffinity(0))} cores")
 
         def verify() -> None:
-            problems = list(Check(full=True).directory(Kept(target.parent, "kept")))
+            problems = list(Check(full=True).directory(Kept(target, "")))
             assert not problems, problems[0]
 
         ways = {

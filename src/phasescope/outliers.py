@@ -17,7 +17,8 @@ learning rates from tame to wild, 3 or 5 seeds each, 10 to 14 checkpoints): no a
 checkpoints with any three of the seeds, none in 902 with one. Of checkpoints replaced by that of the same step of a run
 with other settings 67 % were found with three seeds and 41 % with one (716 and 712 trials). Replaced by that of another
 step of the same seed all were, since the two are the same; without that rule 76 % two steps or more away and 31 % at
-the next step, with three seeds. One replaced by that of another seed is found if that seed is in the run, else not (6 %).
+the next step, with three seeds. One replaced by that of another seed is found if that seed is in the run, else not
+(6 %).
 """
 
 from typing import Any, NamedTuple

@@ -10,7 +10,7 @@ it is stored, and beyond that by `TOLERANCE` times the root mean square (RMS) of
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -41,12 +41,15 @@ TOLERANCE = 1e-3
 
 
 class Cell(NamedTuple):
-    """The activations of one checkpoint at one tap: where they are kept, positions of seed and step, and the tap."""
+    """The activations of one checkpoint at one tap."""
 
     kept: Kept
+    #: Positions of the seed and the step.
     seed: int
     step: int
     tap: str
+    #: In a user's words.
+    title: str
 
 
 def draw(recordings: list[Kept], count: int, rng: np.random.Generator) -> list[Cell]:
@@ -55,49 +58,58 @@ def draw(recordings: list[Kept], count: int, rng: np.random.Generator) -> list[C
     for kept in recordings:
         try:
             cells = manifest.parse(kept.path).extra["cells"]
-            layouts.append((kept, (len(cells["seeds"]), len(cells["steps"]), len(cells["layers"])), cells["layers"]))
+            seeds, steps, taps = (list(cells[name]) for name in ("seeds", "steps", "layers"))
         except (StoreError, KeyError, TypeError):
             continue  # `verify` says what is wrong
-    ends = np.cumsum([math.prod(shape) for _, shape, _ in layouts], dtype=np.int64)
+        layouts.append((kept, seeds, steps, taps))
+    ends = np.cumsum([len(seeds) * len(steps) * len(taps) for _, seeds, steps, taps in layouts], dtype=np.int64)
     total = int(ends[-1]) if layouts else 0
     chosen = []
     for number in np.sort(rng.choice(total, min(count, total), replace=False)) if total else []:
-        kept, shape, taps = layouts[index := int(np.searchsorted(ends, number, side="right"))]
+        index = int(np.searchsorted(ends, number, side="right"))
+        kept, seeds, steps, taps = layouts[index]
+        shape = (len(seeds), len(steps), len(taps))
         seed, step, tap = np.unravel_index(number - ends[index] + math.prod(shape), shape)
-        chosen.append(Cell(kept, int(seed), int(step), str(taps[tap])))
+        title = f"{taps[tap]} of seed {seeds[seed]}, step {steps[step]}"
+        chosen.append(Cell(kept, int(seed), int(step), str(taps[tap]), title))
     return chosen
 
 
 def regenerate(recordings: list[Kept], count: int, seed: int, compute: Compute) -> Iterator[Finding]:
-    """Compute `count` cells again that `seed` chooses, and say of each how far it lies from what is stored."""
+    """Compute `count` cells again that `seed` chooses; gives those that differ, and a note of what was seen."""
     cells = draw(recordings, count, np.random.default_rng(seed))
     if not cells:
         yield Finding("nothing can be computed again: there are no activations to compare with")
         return
-    yield Finding(f"cells computed again: {len(cells)}, chosen by --seed {seed}", note=True)
+    yield Finding(f"{len(cells)} cells are computed again, chosen by --seed {seed}", note=True)
+    device, compared, largest = compute.start(), [], 0.0
     with Progress(["compute again"], len(cells)) as progress:
-        yield from _each(cells, compute, lambda done: progress.update(0, done))
-
-
-def _each(cells: list[Cell], compute: Compute, advance: Callable[[int], None]) -> Iterator[Finding]:
-    """What is to be said of each cell; `advance` is told how many are done."""
-    done, device = 0, compute.start()
-    for kept, of_recording in groupby(cells, key=lambda cell: cell.kept):
-        chosen = list(of_recording)
-        try:
-            again = _Again(kept, device)
-            exact = again.made_here(compute)
-        except (UserError, ValidationError, KeyError, TypeError, ValueError) as error:
-            yield Finding(f"{kept.path} cannot be computed again: {_line(error)}")
-            advance(done := done + len(chosen))
-            continue
-        for cell in chosen:
-            where = f"{kept.path} (run {kept.run}, {again.named(cell)})"
+        for kept, of_recording in groupby(cells, key=lambda cell: cell.kept):
+            chosen = list(of_recording)
             try:
-                yield _compared(where, *again.both(cell), exact)
-            except (UserError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-                yield Finding(f"{where} cannot be computed again: {_line(error)}")
-            advance(done := done + 1)
+                again = _Again(kept, device)
+                exact = again.made_here(compute)
+            except _UNUSABLE as error:
+                yield Finding(f"{kept.path} cannot be computed again: {_line(error)}")
+                continue
+            for cell in chosen:
+                where = f"{kept.path} (run {kept.run}, {cell.title})"
+                try:
+                    stored, computed = again.both(cell)
+                except _UNUSABLE as error:
+                    yield Finding(f"{where} cannot be computed again: {_line(error)}")
+                    continue
+                same = stored.tobytes() == computed.tobytes()
+                if not same:
+                    yield _differing(where, stored, computed, exact)
+                    largest = max(largest, deviation(stored, computed, steps=0))
+                compared.append(same)
+                progress.update(0, len(compared))
+    yield Finding(
+        f"{len(compared)} cells were computed again: {sum(compared)} are the same bits, the largest deviation is "
+        f"{largest:.1e} of its layer's RMS",
+        note=True,
+    )
 
 
 class _Again:
@@ -121,11 +133,6 @@ class _Again:
         self._weights = arrays.open_dataset(training.path / arrays.GROUP)["weights"]
         self._stored = arrays.open_dataset(kept.path / arrays.GROUP)
 
-    def named(self, cell: Cell) -> str:
-        """The cell in a user's words."""
-        cells = self._recording.extra["cells"]
-        return f"{cell.tap} of seed {cells['seeds'][cell.seed]}, step {cells['steps'][cell.step]}"
-
     def both(self, cell: Cell) -> tuple[Array, Array]:
         """Activations (sample, feature) of a cell as they are stored, and computed again.
 
@@ -138,7 +145,7 @@ class _Again:
         if weights.shape != (self._elements,):
             raise StoreError(f"its checkpoint has {weights.size} numbers, and the network {self._elements}")
         vector = arrays.load(weights, "its checkpoint").values
-        values, _ = self._recorder.take(vector, weights.attrs["table"], taps, None, self.named(cell))
+        values, _ = self._recorder.take(vector, weights.attrs["table"], taps, None, cell.title)
         stored = self._stored[cell.tap].isel(seed=cell.seed, step=cell.step)
         if stored.shape != values[cell.tap].shape or stored.dtype != values[cell.tap].dtype:
             raise StoreError(f"{stored.dtype} {stored.shape} is stored, and {values[cell.tap].shape} was expected")
@@ -158,25 +165,25 @@ class _Again:
         return compute.device == "cpu" and there == here and libraries == {name: version(name) for name in libraries}
 
 
-def _compared(where: str, stored: Array, again: Array, exact: bool) -> Finding:
-    """What the comparison of a cell says; a note if it is as it has to be."""
-    if stored.tobytes() == again.tobytes():
-        return Finding(f"{where}: computed again, bit-identical", note=True)
-    told = f"computed again, it differs by up to {deviation(stored, again, step=0):.1e} of the layer's RMS"
+def _differing(where: str, stored: Array, again: Array, exact: bool) -> Finding:
+    """What is to be said of a cell that is not the same bits."""
+    told = f"computed again, it differs by up to {deviation(stored, again, steps=0):.1e} of the layer's RMS"
     if exact:
         return Finding(f"{where}: {told}, on the machine that made it, where nothing may; {_REPRO}")
     if deviation(stored, again) <= TOLERANCE:
-        return Finding(f"{where}: {told}, as it may on another machine or device", note=True)
-    return Finding(f"{where}: {told}, and {TOLERANCE:.0e} beyond a step of {stored.dtype} are allowed; {_REPRO}")
+        return Finding(f"{where}: {told}, as it may on another machine, device or number of threads", note=True)
+    return Finding(f"{where}: {told}, and {TOLERANCE:g} beyond a step of {stored.dtype} are allowed; {_REPRO}")
 
 
+#: What foreign or damaged directories can raise.
+_UNUSABLE = (UserError, ValidationError, KeyError, TypeError, ValueError, IndexError, RuntimeError)
 _REPRO = "these activations are not those of its checkpoint: `dvc pull` the run again, or run `dvc repro`"
 
 
-def deviation(stored: Array, again: Array, step: float = 1.0) -> float:
-    """Largest difference of two (sample, feature), beyond `step` steps of their dtype, as a share of the RMS."""
+def deviation(stored: Array, again: Array, steps: int = 1) -> float:
+    """Largest difference of two (sample, feature), beyond so many steps of their dtype, as a share of the RMS."""
     first, second = stored.astype(np.float64), again.astype(np.float64)
-    rounding = step * np.finfo(stored.dtype).eps * np.maximum(np.abs(first), np.abs(second))
+    rounding = steps * np.finfo(stored.dtype).eps * np.maximum(np.abs(first), np.abs(second))
     beyond = float(np.max(np.abs(first - second) - rounding, initial=0.0))
     rms = math.sqrt(np.mean(np.square(second)))
     if not math.isfinite(beyond):

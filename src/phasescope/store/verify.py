@@ -56,8 +56,12 @@ class Kept:
     @property
     def kind(self) -> str | None:
         """What it has to hold; None outside a project."""
-        first, _, last = self.name.partition("/")
-        return {"datasets": "dataset", "figures": "figures", "": None}.get(first, last.rpartition("/")[2])
+        match self.name.split("/"):
+            case ["datasets", _]:
+                return "dataset"
+            case ["runs" | "results", _, kind] | ["figures" as kind]:
+                return kind
+        return None
 
     @property
     def run(self) -> str | None:
