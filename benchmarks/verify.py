@@ -67,7 +67,7 @@ def drop(files: list[Path]) -> None:
 
 
 def main() -> None:
-    """Measure, and print seconds and ratios."""
+    """Measure, and print seconds (smallest, median, largest), what the processor was busy for, and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=2)
     parser.add_argument("--repeats", type=int, default=5)
@@ -91,18 +91,21 @@ def main() -> None:
         }
         for state in ("warm", "cold"):
             seconds: dict[str, list[float]] = {name: [] for name in ways}
+            busy: dict[str, list[float]] = {name: [] for name in ways}
             read(files)
             for _ in range(given.repeats):
                 for name, way in ways.items():
                     if state == "cold":
                         drop(files)
-                    start = time.perf_counter()
+                    start, used = time.perf_counter(), time.process_time()
                     way()
                     seconds[name].append(time.perf_counter() - start)
+                    busy[name].append(time.process_time() - used)
             for name, taken in seconds.items():
                 ratios = [one / plain for one, plain in zip(taken, seconds["read"], strict=True)]
                 print(
-                    f"{state} {name:18} {min(taken):6.2f} {statistics.median(taken):6.2f} {max(taken):6.2f} s, "
+                    f"{state} {name:18} {min(taken):6.2f} {statistics.median(taken):6.2f} {max(taken):6.2f} s "
+                    f"({statistics.median(busy[name]):5.2f} s of the processor), "
                     f"{length / 1e9 / statistics.median(taken):5.2f} GB/s, "
                     f"{statistics.median(ratios):5.2f} times reading ({min(ratios):.2f} to {max(ratios):.2f})"
                 )

@@ -126,9 +126,10 @@ class Check:
             return
         if place.kind not in (None, content.kind):
             yield Finding(
-                f"{place.path} holds {content.kind!r}, where {place.kind!r} is expected: remove it and run `dvc repro`"
+                f"{place.path} holds {str(content.kind)[:60]!r}, where {place.kind!r} is expected: "
+                "remove it and run `dvc repro`"
             )
-        #: Lengths of the files that the manifest lists; -1 for what is no plain file.
+        # Lengths of the files that the manifest lists; -1 for what is no plain file.
         found: dict[str, int] = {}
         try:
             for name, status in walk(place.path):
@@ -218,8 +219,8 @@ def out_of_line(place: Kept) -> Iterator[Finding]:
             stored = arrays.load(stored, f"{place.path}")
             for outlier in outliers(stored["loss"], stored["weight_norm"]):
                 yield Finding(_titled(place, "", str(outlier)), note=True)
-    except (StoreError, KeyError, TypeError, ValueError, AttributeError):
-        return  # `check` has said what is wrong
+    except (StoreError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError):
+        return  # `Check.directory` says what is wrong
 
 
 def _wrong(place: Kept, content: Manifest, name: str, what: str) -> Finding:
