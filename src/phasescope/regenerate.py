@@ -7,7 +7,7 @@ On the CPU the same machine with the same libraries and threads gives the same b
 (what made the activations is read from `provenance/`). Elsewhere a value may differ by one step of the dtype in which
 it is stored, and beyond that by `TOLERANCE` times the root mean square (RMS) of its layer. Measured on 104 cells of
 three networks on digits (F0, VGG-8 × 0.25, ResNet-10 × 0.125, torch 2.15.0), largest deviation of any value: 2.5e-3
-with two threads instead of one (float16: 1.6e-3 beyond a step), 9e-6 with the instructions of older processors (SSE 4.1,
+with two threads instead of one (float16: 1.6e-3 beyond a step), 9e-6 with those of older processors (SSE 4.1,
 AVX2). Neighbouring checkpoints differ by 0.1 or more. A GPU was not measured.
 """
 
