@@ -29,7 +29,7 @@ LENGTHS = (16 << 20, 4 << 20, 300 << 10)
 def write(target: Path, total: int) -> list[Path]:
     """A committed directory of about `total` random bytes; gives its files."""
     rng = np.random.default_rng(0)
-    with commit.scratch(target, "benchmark") as scratch:
+    with commit.scratch(target) as scratch:
         for number in range(total // sum(LENGTHS)):
             for length in LENGTHS:
                 (scratch.path / f"{number}-{length}").write_bytes(rng.bytes(length))

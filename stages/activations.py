@@ -17,7 +17,8 @@ def main(run: str, **where: Any) -> None:
     settings = stage.settings(f"runs/{run}/activations.json", ActivationsSettings)
     provenance.write(f"runs/{run}/activations", **asdict(chosen))
     folder = stage.RUNS / run
-    record(job, settings, stage.DATASETS / job.dataset, folder / "train", folder / "activations", chosen, run)
+    paths = (stage.DATASETS / job.dataset, folder / "train", folder / "activations")
+    record(job, settings, *paths, chosen, run, stage.cache())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Stage `decode`: how well the inputs are reconstructed from each layer's activations."""
 
-from functools import partial
-
 from phasescope import provenance, stage
 from phasescope.measures import cells
 from phasescope.measures.decode import decode
@@ -14,8 +12,8 @@ def main(run: str) -> None:
     settings = stage.settings(f"runs/{run}/decode.json", DecodeSettings)
     provenance.write(f"runs/{run}/decode")
     stored = StoredRun(run)
-    result = cells.measure(stored, partial(decode, settings=settings), cells.samples_of(stored), f"decode {run}")
-    stored.write_measure("decode", result, settings.model_dump())
+    measured = cells.measure(stored, "decode", decode, cells.samples_of(stored), settings, stage.cache())
+    stored.write_measure("decode", measured.result, settings.model_dump(), measured.cached)
 
 
 if __name__ == "__main__":

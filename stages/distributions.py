@@ -1,7 +1,5 @@
 """Stage `distributions`: how single features are distributed in each class (Figure 4)."""
 
-from functools import partial
-
 from phasescope import provenance, stage
 from phasescope.measures import cells
 from phasescope.measures.distributions import statistics
@@ -15,11 +13,11 @@ def main(run: str) -> None:
     settings = stage.settings(f"runs/{run}/distributions.json", DistributionsSettings)
     provenance.write(f"runs/{run}/distributions")
     stored = StoredRun(run)
-    samples = cells.samples_of(stored)
-    result = cells.measure(stored, partial(statistics, settings=settings), samples, f"distributions {run}")
-    layers = {tap: stored.activations(tap) for tap in stored.taps}
-    result = result.merge(shown_features(layers, samples, settings))
-    stored.write_measure("distributions", result, settings.model_dump())
+    samples, cache = cells.samples_of(stored), stage.cache()
+    measured = cells.measure(stored, "distributions", statistics, samples, settings, cache)
+    shown = cells.measure_over_steps(stored, "distributions-shown", shown_features, samples, settings, cache)
+    result = measured.result.merge(shown.result)
+    stored.write_measure("distributions", result, settings.model_dump(), measured.cached | shown.cached)
 
 
 if __name__ == "__main__":

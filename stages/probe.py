@@ -1,7 +1,5 @@
 """Stage `probe`: how well the classes are read off each layer's activations."""
 
-from functools import partial
-
 from phasescope import provenance, stage
 from phasescope.measures import cells
 from phasescope.measures.probe import majority_accuracy, pixel_accuracy, probe
@@ -15,7 +13,8 @@ def main(run: str) -> None:
     provenance.write(f"runs/{run}/probe")
     stored = StoredRun(run)
     samples = cells.samples_of(stored)
-    result = cells.measure(stored, partial(probe, settings=settings), samples, f"probe {run}")
+    measured = cells.measure(stored, "probe", probe, samples, settings, stage.cache())
+    result = measured.result
     result["network_accuracy"] = stored.recorded["accuracy"].sel(part="test", drop=True).load()
     result["network_loss"] = stored.recorded["loss"].sel(part="test", drop=True).load()
     result["weight_norm"] = stored.recorded["weight_norm"].load()
@@ -28,7 +27,7 @@ def main(run: str) -> None:
         ("majority_accuracy", majority_accuracy(samples), "test accuracy of naming the most frequent class"),
     ]:
         result[baseline] = ((), value, {"long_name": long_name, "units": "1"})
-    stored.write_measure("probe", result, settings.model_dump())
+    stored.write_measure("probe", result, settings.model_dump(), measured.cached)
 
 
 if __name__ == "__main__":

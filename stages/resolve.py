@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from phasescope import stage
@@ -9,14 +10,16 @@ from phasescope.budget import budget, table
 from phasescope.params.settings import shares
 from phasescope.progress import wide_console
 from phasescope.resolve import resolve
+from phasescope.store.adopt import adopt
 from phasescope.store.commit import write_file
-from phasescope.store.manifest import MANIFEST, canonical
+from phasescope.store.manifest import MANIFEST, StoreError, canonical
 
 
 def main() -> None:
     """Write one file per run and stage, so that a changed setting re-runs only the stages it concerns."""
     settings = resolve(Path("params.yaml"))
     files = shares(settings)
+    adopt_all()
     with tempfile.TemporaryDirectory(prefix=".configs-", suffix=".part", dir=stage.CONFIGS.parent) as draft:
         for name, content in files.items():
             write_file(Path(draft, "configs", name), canonical(content).encode())
@@ -24,6 +27,13 @@ def main() -> None:
         Path(draft, "configs").rename(stage.CONFIGS)
     remove_stale(set(settings.runs))
     wide_console().print(table(budget(settings, stage.DATASETS)))
+
+
+def adopt_all() -> None:
+    """Keep the cells of all that is there, for DVC removes what is to be made anew before it lets that be done."""
+    for path, cache in stage.kept():
+        with suppress(StoreError):  # whoever needs it says what is wrong
+            adopt(path, cache)
 
 
 def remove_stale(runs: set[str]) -> None:

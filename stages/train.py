@@ -14,7 +14,7 @@ def main(run: str, **where: Any) -> None:
     chosen = choose(**where)
     job = stage.settings(f"runs/{run}/train.json", TrainJob)
     provenance.write(f"runs/{run}/train", **asdict(chosen))
-    train(job, stage.DATASETS / job.dataset, stage.RUNS / run / "train", chosen, run)
+    train(job, stage.DATASETS / job.dataset, stage.RUNS / run / "train", chosen, run, stage.cache())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What the papers claim, on the default job: the loss stays, falls and rises, and only with BatchNorm that fits."""
 
 import os
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from phasescope.params.models import ModelSettings
 from phasescope.params.settings import read
 from phasescope.params.train import TrainJob
 from phasescope.phases import phases
+from phasescope.store.cache import CellCache
 from phasescope.store.datasets import write_dataset
 from phasescope.store.run import StoredRun
 from phasescope.training import train
@@ -29,14 +29,14 @@ TWO = Compute("cpu", threads=1, workers=2)
 
 def curves(root: Path, name: str, job: TrainJob, chosen: ActivationsSettings) -> tuple[xr.Dataset, xr.Dataset]:
     """Train (if that is not done yet), record, and measure."""
-    run = root / "runs" / name
+    run, cache = root / "runs" / name, CellCache(root / "cache", "code")
     if not (run / "train").exists():
-        train(job, root / "datasets" / "digits", run / "train", TWO, name)
-    record(job, chosen, root / "datasets" / "digits", run / "train", run / "activations", TWO, name)
+        train(job, root / "datasets" / "digits", run / "train", TWO, name, cache)
+    record(job, chosen, root / "datasets" / "digits", run / "train", run / "activations", TWO, name, cache)
     stored = StoredRun(name, root)
     samples = cells.samples_of(stored)
-    decoded = cells.measure(stored, partial(decode, settings=SETTINGS.decode), samples, "decode")
-    probed = cells.measure(stored, partial(probe, settings=SETTINGS.probe), samples, "probe")
+    decoded = cells.measure(stored, "decode", decode, samples, SETTINGS.decode, cache).result
+    probed = cells.measure(stored, "probe", probe, samples, SETTINGS.probe, cache).result
     probed["network_accuracy"] = stored.recorded["accuracy"].sel(part="test", drop=True).load()
     return decoded, probed
 

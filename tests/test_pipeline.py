@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -242,27 +243,32 @@ def test_what_is_pushed_is_pulled_elsewhere_and_nothing_runs_again(project, tmp_
 def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(project, made, victim):
     scratch = project.path / "runs" / "alpha" / ".scratch"
     for _ in range(10):
-        kill_while_training(project, scratch, victim)
+        kill_while_training(project, victim)
         # Nobody goes on training beside the next attempt.
         wait_for(lambda: unchanged(scratch))
         if not (project.path / "runs" / "alpha" / "train").exists():
             break
         # The last updates came before the signal: once more.
     assert not (project.path / "runs" / "alpha" / "train").exists()
-    assert list(scratch.glob("train-*.state/seed-*.npz"))
+    assert list(states(project))
     project.repro("--force", "--single-item", "train@alpha")
     assert contents(project.path / "runs" / "alpha" / "train") == contents(made.path / "runs" / "alpha" / "train")
     assert not scratch.exists()
 
 
-def kill_while_training(project: Project, scratch: Path, victim: str) -> None:
+def states(project: Project) -> Iterator[Path]:
+    return project.path.glob(".phasescope/cache/train-states/*/*")
+
+
+def kill_while_training(project: Project, victim: str) -> None:
     shutil.rmtree(project.path / "runs" / "alpha" / "train")
+    shutil.rmtree(project.path / ".phasescope")
     shutil.rmtree(project.path / ".dvc" / "tmp", ignore_errors=True)
     command = ["dvc", "repro", "--force", "--single-item", "train@alpha"]
     running = subprocess.Popen(
         command, cwd=project.path, env=project.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    wait_for(lambda: list(scratch.glob("train-*.state/seed-*.npz")))
+    wait_for(lambda: list(states(project)))
     if victim == "dvc":
         running.send_signal(signal.SIGKILL)
     else:

@@ -1,7 +1,6 @@
 """Activations are those of the stored networks, labelled, resumable, and open with any reader."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import torch
 import xarray as xr
 
 import phasescope
-from phasescope import activations
-from phasescope.activations import calibration_samples, kept_samples, record
+from phasescope import activations, training
+from phasescope.activations import calibration_samples, kept_samples
 from phasescope.compute import Compute
 from phasescope.data.dataset import Dataset, standardised
 from phasescope.data.digits import load_digits
@@ -24,10 +23,10 @@ from phasescope.params.decode import DecodeSettings
 from phasescope.params.models import ModelSettings
 from phasescope.params.train import TrainJob
 from phasescope.store import arrays, manifest
+from phasescope.store.cache import CellCache
 from phasescope.store.datasets import write_dataset
 from phasescope.store.manifest import StoreError
 from phasescope.store.run import StoredRun
-from phasescope.training import train
 
 ONE = Compute("cpu", threads=1, workers=1)
 JOB = TrainJob(
@@ -39,6 +38,21 @@ JOB = TrainJob(
     learning_rate=0.01,
 )
 TAPS = ["softmax", "logits", "predense", {"name": "conv-2", "pool": 1}, "blocks.1.0"]
+
+
+def train(job: TrainJob, dataset: Path, target: Path, compute: Compute, label: str) -> None:
+    training.train(job, dataset, target, compute, label, cache_of(target))
+
+
+def record(
+    job: TrainJob, chosen: ActivationsSettings, data: Path, trained: Path, target: Path, compute: Compute, label: str
+) -> None:
+    activations.record(job, chosen, data, trained, target, compute, label, cache_of(target))
+
+
+def cache_of(target: Path) -> CellCache:
+    """Each target has a cache of its own, so that nothing is known but from an attempt at the same."""
+    return CellCache(target.parent / "cache" / target.name, "code")
 
 
 def settings(**changes):
@@ -144,11 +158,13 @@ def test_a_run_of_3_seeds_14_steps_and_4_taps_is_few_files(project):
     record(job, chosen, data, run / "train", run / "activations", ONE, "long")
     stored = StoredRun("long", project)
     assert stored.recorded.sizes["step"] == 14
-    result = cells.measure(stored, partial(decode, settings=DecodeSettings()), cells.samples_of(stored), "decode")
-    stored.write_measure("decode", result, DecodeSettings().model_dump())
-    results = [p for p in (project / "results" / "long").rglob("*") if p.is_file()]
+    measured = cells.measure(
+        stored, "decode", decode, cells.samples_of(stored), DecodeSettings(), cache_of(project / "decode")
+    )
+    stored.write_measure("decode", measured.result, DecodeSettings().model_dump(), measured.cached)
+    results, *stores = (contents(path) for path in (project / "results" / "long", run / "train", run / "activations"))
     # The other two measures keep as few files as this one.
-    assert len([p for p in run.rglob("*") if p.is_file()]) + 3 * len(results) < 400
+    assert sum(map(len, stores)) + 3 * len(results) < 400
 
 
 def test_several_processes_give_the_same_bytes_as_one(project):
@@ -252,14 +268,14 @@ def test_a_measure_is_kept_and_opened_on_seed_step_layer(project, run, small):
     stored = StoredRun("r", project)
     samples = cells.samples_of(stored)
     assert samples.inputs.shape == (173, 256)
-    result = cells.measure(stored, partial(decode, settings=DecodeSettings()), samples, "decode")
-    stored.write_measure("decode", result, DecodeSettings().model_dump())
+    measured = cells.measure(stored, "decode", decode, samples, DecodeSettings(), cache_of(project / "decode"))
+    stored.write_measure("decode", measured.result, DecodeSettings().model_dump(), measured.cached)
     back = run.measure("decode")
     assert back["test_mse"].dims == ("seed", "step", "layer")
     assert list(back["layer"].values) == run.taps
     assert back["error"].dims == ("seed", "step", "layer", "sample")
     assert back["baseline_mse"].dims == ()
-    xr.testing.assert_equal(back["test_mse"].load().astype(float), result["test_mse"])
+    xr.testing.assert_equal(back["test_mse"].load().astype(float), measured.result["test_mse"])
     by_hand = decode(run.activations("predense").sel(seed=[5], step=[4]).load(), samples, DecodeSettings())
     assert back["test_mse"].sel(seed=5, step=4, layer="predense").item() == by_hand["test_mse"].item()
 
@@ -267,10 +283,14 @@ def test_a_measure_is_kept_and_opened_on_seed_step_layer(project, run, small):
 def test_batches_are_bounded_and_complete(run):
     tap = run.activations("predense")
     cell = tap.sizes["sample"] * tap.sizes["feature"] * tap.dtype.itemsize
-    parts = list(cells.batches(tap, limit=2 * cell))
-    assert max(part.nbytes for part in parts) <= 2 * cell
-    assert sum(part.sizes["seed"] * part.sizes["step"] for part in parts) == 2 * 6
-    assert len(list(cells.batches(tap, limit=1))) == 12
+    every = list(np.ndindex(2, 6))
+    parts = list(cells.batches(tap, every, limit=2 * cell))
+    assert max(part.nbytes for part, _ in parts) <= 2 * cell
+    assert [position for _, positions in parts for position in positions] == every
+    assert len(list(cells.batches(tap, every, limit=1))) == 12
+    ((some, positions),) = cells.batches(tap, [(1, 0), (1, 3)])
+    assert positions == [(1, 0), (1, 3)]
+    xr.testing.assert_identical(some, tap.isel(seed=[1], step=[0, 3]).load())
 
 
 def test_a_missing_run_or_checkpoint_is_named(run, project):

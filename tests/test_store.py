@@ -1,7 +1,6 @@
 """A kept directory is complete or absent, its arrays are labelled, and any reader opens them."""
 
 import json
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -18,8 +17,8 @@ from phasescope.store import arrays, commit, manifest
 from phasescope.store.manifest import StoreError
 
 
-def write(target, content=b"0123", key="k", kind="thing", settings=None):
-    with commit.scratch(target, key) as scratch:
+def write(target, content=b"0123", kind="thing", settings=None):
+    with commit.scratch(target) as scratch:
         (scratch.path / "data").write_bytes(content)
         scratch.commit(kind, settings or {"a": 1})
 
@@ -32,26 +31,25 @@ def test_what_is_committed_is_read_back(tmp_path):
     assert not (tmp_path / ".scratch").exists()
 
 
-def test_without_commit_nothing_appears_and_the_parts_are_found_again(tmp_path):
-    with pytest.raises(RuntimeError), commit.scratch(tmp_path / "x", "k") as scratch:
+def test_without_commit_nothing_is_left(tmp_path):
+    with pytest.raises(RuntimeError), commit.scratch(tmp_path / "x") as scratch:
         (scratch.path / "part").write_text("half")
         raise RuntimeError
-    assert not (tmp_path / "x").exists()
+    assert not list(tmp_path.iterdir())
     with pytest.raises(StoreError, match="is not there"):
         manifest.read(tmp_path / "x")
-    with commit.scratch(tmp_path / "x", "k") as scratch:
-        assert (scratch.path / "part").read_text() == "half"
-        scratch.commit("thing", {})
-    assert not (tmp_path / ".scratch").exists()
 
 
-def test_parts_of_other_settings_are_not_used_and_go_with_the_commit(tmp_path):
-    with commit.scratch(tmp_path / "x", "old") as scratch:
-        (scratch.path / "part").write_text("old")
-    with commit.scratch(tmp_path / "x", "new") as scratch:
-        assert not (scratch.path / "part").exists()
-        scratch.commit("thing", {})
-    assert not (tmp_path / ".scratch").exists()
+def test_what_a_killed_attempt_left_is_not_used_and_goes(tmp_path):
+    left = tmp_path / ".scratch" / "x"
+    left.mkdir(parents=True)
+    (left / "part").write_text("half")
+    (left / "manifest.json").write_text("{}")
+    (tmp_path / ".scratch" / "x.replaced").mkdir()
+    (tmp_path / ".scratch" / "x.lock").touch()
+    write(tmp_path / "x")
+    assert manifest.read(tmp_path / "x").files.keys() == {"data"}
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_committing_over_an_old_directory_replaces_it_whole(tmp_path):
@@ -67,12 +65,12 @@ def test_a_second_process_is_told_that_the_target_is_taken(tmp_path):
         from pathlib import Path
         from phasescope.store import commit, manifest
         try:
-            with commit.scratch(Path(sys.argv[1]), "k"):
+            with commit.scratch(Path(sys.argv[1])):
                 pass
         except manifest.StoreError as error:
             print(error)
     """)
-    with commit.scratch(tmp_path / "x", "k"):
+    with commit.scratch(tmp_path / "x"):
         other = subprocess.run(
             [sys.executable, "-c", program, str(tmp_path / "x")], capture_output=True, text=True, check=True
         )
@@ -196,29 +194,6 @@ def test_a_flipped_bit_in_a_shard_is_an_error_and_never_a_wrong_number(tmp_path)
         except Exception:  # whatever the codec raises
             continue
         np.testing.assert_array_equal(read, values)
-
-
-def test_an_attempt_that_ended_while_it_committed_is_committed_whole(tmp_path):
-    with pytest.raises(RuntimeError), commit.scratch(tmp_path / "x", "k") as scratch:
-        (scratch.path / "data").write_bytes(b"0123")
-        (scratch.path / "manifest.json").write_text("{}")
-        (scratch.path / "data.0f3a.partial").write_bytes(b"01")
-        raise RuntimeError
-    write(tmp_path / "x")
-    write(tmp_path / "y")
-    assert contents(tmp_path / "x") == contents(tmp_path / "y")
-    assert manifest.read(tmp_path / "x").files.keys() == {"data"}
-
-
-def test_a_state_whose_parts_have_gone_into_place_is_not_used(tmp_path):
-    """Killed between the rename and the cleaning up; DVC then removes what it takes for unfinished."""
-    with pytest.raises(RuntimeError), commit.scratch(tmp_path / "x", "k") as scratch:
-        (scratch.state / "cell").write_text("finished")
-        scratch.commit("thing", {})
-        raise RuntimeError
-    shutil.rmtree(tmp_path / "x")
-    with commit.scratch(tmp_path / "x", "k") as scratch:
-        assert not list(scratch.state.iterdir())
 
 
 def test_two_targets_of_one_folder_do_not_get_in_each_others_way(tmp_path):

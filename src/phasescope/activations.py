@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from torch.nn import functional
 
 from phasescope.compute import Compute
@@ -24,10 +25,10 @@ from phasescope.models.zoo import Network, build, place
 from phasescope.parallel import map_in_processes
 from phasescope.params.activations import ActivationsSettings, Tap
 from phasescope.params.train import TrainJob
-from phasescope.progress import Progress
-from phasescope.provenance import code_digest
+from phasescope.progress import Progress, tell_computed
+from phasescope.schedule import checkpoint_steps
 from phasescope.store import arrays, commit, manifest
-from phasescope.store.commit import Scratch
+from phasescope.store.cache import CellCache
 from phasescope.store.datasets import read_dataset
 from phasescope.store.manifest import StoreError
 
@@ -35,6 +36,19 @@ from phasescope.store.manifest import StoreError
 BATCH = 256
 #: Most training images that BatchNorm is recalibrated with.
 RECALIBRATION_IMAGES = 20_000
+#: Kinds of cells: the activations of a checkpoint at a tap, and what is small of a checkpoint.
+SHARDS, RECORDS = "activations", "activations-records"
+
+#: What is recorded of a checkpoint beside its activations: dimensions after (seed, step), and attributes.
+RECORD = {
+    "batchnorm": (
+        ("statistic",),
+        {"long_name": "BatchNorm statistics that the activations were taken with", "units": "1"},
+    ),
+    "loss": (("part",), {"long_name": "cross-entropy of the network", "units": "nat"}),
+    "accuracy": (("part",), {"long_name": "accuracy of the network", "units": "1"}),
+    "weight_norm": ((), {"long_name": "norm of the parameters", "units": "1"}),
+}
 
 
 def record(
@@ -45,40 +59,66 @@ def record(
     target: Path,
     compute: Compute,
     label: str,
+    cache: CellCache,
 ) -> None:
     """Take the activations of all checkpoints in `training_path`, and commit them to the directory `target`.
 
-    An interrupted recording goes on from its last finished checkpoint.
+    Those that are known in the `cache` are not taken again.
 
     Raises:
         UserError: a tap does not fit the network, or values overflow the dtype they are to be stored in.
-        StoreError: the dataset or the training is absent, damaged, or was made with other settings.
+        StoreError: the dataset or the training is absent, damaged, or was made with other settings, or another process
+            is recording this run.
     """
     dataset = manifest.read(dataset_path, "dataset")
     training = manifest.read(training_path, "train")
     manifest.require_settings(training, job.model_dump())
     if training.extra["dataset"] != dataset.digest:
         raise StoreError(f"{training_path} was made with another dataset than {dataset_path} is now; run `dvc repro`")
-    key = commit.fingerprint(
-        settings.model_dump(), dataset.digest, training.digest, code_digest(), compute.device, compute.threads
-    )
-    stored = arrays.open_dataset(training_path / arrays.GROUP)
-    steps = stored["step"].values
-    with commit.scratch(target, key) as scratch:
-        table = _allocate(scratch.path, job, settings, read_dataset(dataset_path), steps)
+    shared = [job.model.model_dump(), settings.model_dump(exclude={"taps"}), dataset.digest]
+    steps = checkpoint_steps(job.iterations)
+    keys = [
+        [commit.fingerprint(*shared, training.extra["weights"][str(seed)][str(step)]) for step in steps]
+        for seed in job.seeds
+    ]
+    with commit.scratch(target) as scratch:
+        path = scratch.path / arrays.GROUP
+        table = _allocate(path, job, settings, read_dataset(dataset_path), steps)
         items = [
-            (job, settings, dataset_path, training_path, scratch, compute, index) for index in range(len(job.seeds))
+            (job, settings, dataset_path, training_path, path, compute, cache, index, of_seed)
+            for index, of_seed in enumerate(keys)
         ]
         labels = [f"activations {label} seed {seed}" for seed in job.seeds]
         with Progress(labels, len(steps)) as progress:
-            map_in_processes(record_seed, items, compute.workers, progress)
-        _write_records(scratch, table, len(job.seeds), len(steps))
+            recorded = map_in_processes(record_seed, items, compute.workers, progress)
+        taken = len(keys) * len(steps) * len(settings.taps)
+        tell_computed(f"activations {label}", sum(computed for _, computed in recorded), taken)
+        records = xr.concat([records for records, _ in recorded], xr.DataArray(job.seeds, dims="seed"))
+        _write_records(path, records, table)
         scratch.commit(
             "activations",
             settings.model_dump(),
             train=training.digest,
             dataset={"name": job.dataset, "digest": dataset.digest},
-            cells={"seeds": job.seeds, "steps": steps.tolist(), "layers": [tap.name for tap in settings.taps]},
+            cells={
+                "seeds": job.seeds,
+                "steps": steps,
+                "layers": [tap.name for tap in settings.taps],
+                "files": {
+                    SHARDS: {
+                        tap.name: [[tap_key(key, tap) for key in of_seed] for of_seed in keys] for tap in settings.taps
+                    }
+                },
+                "arrays": {
+                    RECORDS: {
+                        "dims": ["seed", "step"],
+                        "keys": keys,
+                        "names": sorted(RECORD),
+                        "coords": [],
+                        "attributes": {},
+                    }
+                },
+            },
         )
 
 
@@ -88,23 +128,45 @@ def record_seed(
     settings: ActivationsSettings,
     dataset_path: Path,
     training_path: Path,
-    scratch: Scratch,
+    path: Path,
     compute: Compute,
+    cache: CellCache,
     index: int,
-) -> None:
-    """Take the activations of one seed's checkpoints, those already there left out."""
+    keys: list[str],
+) -> tuple[xr.Dataset, int]:
+    """Bring the activations of one seed's checkpoints into the group at `path`, and take those that are not known.
+
+    Returns:
+        What is small of every checkpoint, on (step), and how many activations (step, tap) were taken.
+    """
     recorder = Recorder(job, settings, read_dataset(dataset_path), compute.start())
     weights = arrays.open_dataset(training_path / arrays.GROUP)["weights"]
-    for position, step in enumerate(weights["step"].values):
-        path = _record_path(scratch, index, position)
-        if not path.exists():
-            where = f"seed {job.seeds[index]}, step {step}"
+    steps, records, taken = checkpoint_steps(job.iterations), [], 0
+    for position, (step, key) in enumerate(zip(steps, keys, strict=True)):
+        where = f"seed {job.seeds[index]}, step {step}"
+        missing = []
+        for tap in settings.taps:
+            shard = arrays.shard(arrays.open_array(path, tap.name), (index, position))
+            if not cache.get(SHARDS, tap_key(key, tap), shard):
+                missing.append(tap)
+        known = cache.load(RECORDS, key)
+        if missing or known is None:
             stored = arrays.load(weights.isel(seed=index, step=position), f"{training_path}, {where}").values
-            activations, known = recorder.take(stored, weights.attrs["table"], settings.taps, None, where)
-            for tap, values in activations.items():
-                arrays.write_cell(arrays.open_array(scratch.path / arrays.GROUP, tap), (index, position), values)
-            arrays.save_state(path, **known)
+            activations, known = recorder.take(stored, weights.attrs["table"], missing, known, where)
+            for tap in missing:
+                array = arrays.open_array(path, tap.name)
+                arrays.write_cell(array, (index, position), activations[tap.name])
+                cache.put(SHARDS, tap_key(key, tap), arrays.shard(array, (index, position)))
+            cache.save(RECORDS, key, known)
+        records.append(known)
+        taken += len(missing)
         advance(position + 1)
+    return xr.concat(records, xr.DataArray(steps, dims="step")), taken
+
+
+def tap_key(key: str, tap: Tap) -> str:
+    """The key of the activations at a tap in the cache; `key` is that of the checkpoint's record."""
+    return commit.fingerprint(key, tap.model_dump())
 
 
 class Recorder:
@@ -119,29 +181,35 @@ class Recorder:
         self._parts = [torch.from_numpy(np.flatnonzero(part)).to(device) for part in parts]
 
     def take(
-        self, weights: np.ndarray, table: list[state.Entry], taps: list[Tap], known: None, where: str
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        self, weights: np.ndarray, table: list[state.Entry], taps: list[Tap], known: xr.Dataset | None, where: str
+    ) -> tuple[dict[str, np.ndarray], xr.Dataset]:
         """Activations (sample, feature) by tap, and the record of the checkpoint.
 
         Args:
             weights: the checkpoint's (parameter,), laid out as `table` says.
             table: of the weights.
             taps: those to take the activations at.
-            known: the record, if it was made before.
+            known: the record, if it was made before; BatchNorm is then not recalibrated again.
             where: which checkpoint, for errors.
         """
         network = place(build(self._job.model, *self._dataset.shape), self._device)
         state.unflatten(network, torch.from_numpy(weights), table)
+        if known is not None and self._settings.batchnorm == "recalibrated":
+            network.eval()
+            state.unflatten_batchnorm(network, torch.from_numpy(known["batchnorm"].values))
+            return _forward(network, self._settings.dtype, taps, self._data.images, where)[0], known
         statistics = set_batchnorm(network, self._settings, self._calibration)
         activations, outputs = _forward(network, self._settings.dtype, taps, self._data.images, where)
         losses = functional.cross_entropy(outputs, self._data.labels, reduction="none").double()
         correct = (outputs.argmax(1) == self._data.labels).double()
-        return activations, {
+        values = {
             "batchnorm": statistics.cpu().numpy(),
-            "loss": [losses[part].mean().item() for part in self._parts],
-            "accuracy": [correct[part].mean().item() for part in self._parts],
+            "loss": np.array([losses[part].mean().item() for part in self._parts]),
+            "accuracy": np.array([correct[part].mean().item() for part in self._parts]),
             "weight_norm": weight_norm(network),
         }
+        described = {name: (dims, values[name], attributes) for name, (dims, attributes) in RECORD.items()}
+        return activations, xr.Dataset(described)
 
 
 def kept_samples(dataset: Dataset, settings: ActivationsSettings) -> np.ndarray:
@@ -219,58 +287,44 @@ def _shapes(network: Network, settings: ActivationsSettings, dataset: Dataset) -
     return shapes(network, settings.taps, dataset.images.shape[1], dataset.images.shape[2])
 
 
-def _record_path(scratch: Scratch, index: int, position: int) -> Path:
-    return scratch.state / f"cell-{index}-{position}.npz"
-
-
 def _allocate(
-    scratch: Path, job: TrainJob, settings: ActivationsSettings, dataset: Dataset, steps: np.ndarray
+    path: Path, job: TrainJob, settings: ActivationsSettings, dataset: Dataset, steps: list[int]
 ) -> list[dict[str, Any]]:
-    """Make the group with its coordinates and empty arrays, at once or not at all; gives the BatchNorm table."""
+    """Make the group with its coordinates and empty arrays; gives the BatchNorm table."""
     with torch.device("meta"):
         network = build(job.model, *dataset.shape)
-    table: list[dict[str, Any]] = [dict(entry) for entry in state.batchnorm_table(network)]
     tap_shapes = _shapes(network, settings, dataset)
     kept = kept_samples(dataset, settings)
-
-    def fill(path: Path) -> None:
-        group = arrays.create_group(path, {"classes": dataset.classes}, ("index", "label", "split"))
-        arrays.write(group, "seed", ("seed",), job.seeds, long_name="seed of initialisation and data order")
-        arrays.write(group, "step", ("step",), steps, long_name="updates made so far")
-        arrays.write(group, "sample", ("sample",), np.arange(len(kept)), long_name="kept sample")
-        arrays.write(group, "index", ("sample",), kept, long_name="index in the dataset")
-        arrays.write(group, "label", ("sample",), dataset.labels[kept], long_name="class")
-        split = np.where(dataset.train[kept], "train", "test")
-        arrays.write(group, "split", ("sample",), split, long_name="part of the dataset")
-        arrays.write(group, "part", ("part",), ["train", "test"], long_name="part of the dataset")
-        for tap in settings.taps:
-            shape = tap_shapes[tap.name]
-            arrays.create(
-                group,
-                tap.name,
-                ("seed", "step", "sample", f"{tap.name}_feature"),
-                (len(job.seeds), len(steps), len(kept), math.prod(shape)),
-                settings.dtype,
-                cell=2,
-                long_name=f"activations at {tap.name}",
-                feature_shape=list(shape),
-                batchnorm=settings.batchnorm,
-            )
-
-    arrays.build(scratch / arrays.GROUP, fill)
-    return table
+    group = arrays.create_group(path, {"classes": dataset.classes}, ("index", "label", "split"))
+    arrays.write(group, "seed", ("seed",), job.seeds, long_name="seed of initialisation and data order")
+    arrays.write(group, "step", ("step",), steps, long_name="updates made so far")
+    arrays.write(group, "sample", ("sample",), np.arange(len(kept)), long_name="kept sample")
+    arrays.write(group, "index", ("sample",), kept, long_name="index in the dataset")
+    arrays.write(group, "label", ("sample",), dataset.labels[kept], long_name="class")
+    split = np.where(dataset.train[kept], "train", "test")
+    arrays.write(group, "split", ("sample",), split, long_name="part of the dataset")
+    arrays.write(group, "part", ("part",), ["train", "test"], long_name="part of the dataset")
+    for tap in settings.taps:
+        shape = tap_shapes[tap.name]
+        arrays.create(
+            group,
+            tap.name,
+            ("seed", "step", "sample", f"{tap.name}_feature"),
+            (len(job.seeds), len(steps), len(kept), math.prod(shape)),
+            settings.dtype,
+            cell=2,
+            long_name=f"activations at {tap.name}",
+            feature_shape=list(shape),
+            batchnorm=settings.batchnorm,
+        )
+    return [dict(entry) for entry in state.batchnorm_table(network)]
 
 
-def _write_records(scratch: Scratch, table: list[dict[str, Any]], seeds: int, steps: int) -> None:
-    """Gather what is small of every cell into arrays of its own."""
-    cells = [[arrays.read_state(_record_path(scratch, seed, step)) for step in range(steps)] for seed in range(seeds)]
-    values = {name: np.array([[cell[name] for cell in row] for row in cells]) for name in cells[0][0]}
-    path = scratch.path / arrays.GROUP
+def _write_records(path: Path, records: xr.Dataset, table: list[dict[str, Any]]) -> None:
+    """Write what is small of every checkpoint beside the activations."""
     group = arrays.reopen(path)
-    part, statistic = ("seed", "step", "part"), ("seed", "step", "statistic")
-    arrays.write(group, "loss", part, values["loss"], long_name="cross-entropy of the network", units="nat")
-    arrays.write(group, "accuracy", part, values["accuracy"], long_name="accuracy of the network")
-    arrays.write(group, "weight_norm", ("seed", "step"), values["weight_norm"], long_name="norm of the parameters")
-    long_name = "BatchNorm statistics that the activations were taken with"
-    arrays.write(group, "batchnorm", statistic, values["batchnorm"], long_name=long_name, table=table)
+    for name, recorded in records.data_vars.items():
+        attributes = {**recorded.attrs, "table": table} if name == "batchnorm" else recorded.attrs
+        ordered = recorded.transpose("seed", "step", ...)
+        arrays.write(group, str(name), tuple(map(str, ordered.dims)), ordered.values, **attributes)
     arrays.finish(path)

@@ -3,17 +3,29 @@
 import secrets
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
+from rich.filesize import decimal
+from rich.table import Table
 
+from phasescope import stage
 from phasescope.errors import UserError
 from phasescope.phases import table
 from phasescope.progress import Progress, wide_console
-from phasescope.stage import METRICS, damaged, guarded, phases
+from phasescope.stage import guarded
+from phasescope.store.adopt import addresses
+from phasescope.store.cache import CellCache
+from phasescope.store.manifest import StoreError
+
+Project = Annotated[Path, typer.Argument(help="the project's folder")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+cache_app = typer.Typer(no_args_is_help=True, help="See or clear the finished cells that are kept.")
+app.add_typer(cache_app, name="cache")
 
 
 @app.callback()
@@ -22,13 +34,13 @@ def main() -> None:
 
 
 @app.command()
-def show(project: Annotated[Path, typer.Argument(help="the project's folder")] = Path()) -> None:
+def show(project: Project = Path()) -> None:
     """Print the phases of all runs as a table, and where the figures are."""
     sys.exit(guarded(lambda: _show(project)))
 
 
 @app.command()
-def budget(project: Annotated[Path, typer.Argument(help="the project's folder")] = Path()) -> None:
+def budget(project: Project = Path()) -> None:
     """Print how many bytes every run will keep."""
     sys.exit(guarded(lambda: _budget(project)))
 
@@ -50,6 +62,22 @@ def verify(
     sys.exit(guarded(lambda: _verify(paths or [Path()], full, regenerate, seed)))
 
 
+@cache_app.command("list")
+def list_cells(project: Project = Path()) -> None:
+    """Print how many cells are kept, of what kind, and how many bytes they take."""
+    sys.exit(guarded(lambda: wide_console().print(_cells(stage.cache(project)))))
+
+
+@cache_app.command()
+def clear(
+    project: Project = Path(),
+    kind: Annotated[list[str] | None, typer.Option(help="clear these kinds alone, as `list` names them")] = None,
+    unused: Annotated[bool, typer.Option("--unused", help="keep the cells of what is in runs/ and results/")] = False,
+) -> None:
+    """Remove finished cells; what is needed of them again will be computed again."""
+    sys.exit(guarded(lambda: _clear(project, kind or [], unused)))
+
+
 def _budget(project: Path) -> None:
     # torch takes seconds to import, and no other command needs it.
     from phasescope.budget import budget, table
@@ -59,11 +87,11 @@ def _budget(project: Path) -> None:
 
 
 def _show(project: Path) -> None:
-    results = phases(project)
+    results = stage.phases(project)
     try:
         shown = table(results)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise damaged(project / METRICS) from None
+        raise stage.damaged(project / stage.METRICS) from None
     console = wide_console()
     console.print(shown)
     figures = sorted((project / "figures").glob("*.svg"))
@@ -73,7 +101,6 @@ def _show(project: Path) -> None:
 
 def _verify(paths: list[Path], full: bool, count: int, seed: int | None) -> None:
     from phasescope.store import verify
-    from phasescope.store.manifest import StoreError
 
     wrong = 0
 
@@ -109,3 +136,29 @@ def _verify(paths: list[Path], full: bool, count: int, seed: int | None) -> None
     if wrong:
         raise UserError(f"{wrong} {'problem' if wrong == 1 else 'problems'} in {summary}")
     print(f"all well in {summary}")
+
+
+def _cells(cache: CellCache) -> Table:
+    shown = Table(box=box.SIMPLE_HEAD)
+    shown.add_column("kind")
+    for heading in ("cells", "bytes", "freed by clearing"):
+        shown.add_column(heading, justify="right")
+    for kind, kept in cache.kept().items():
+        shown.add_row(kind, str(kept.cells), decimal(kept.bytes), decimal(kept.alone))
+    shown.caption = f"in {cache.root}; what runs/ or DVC's cache has too takes no bytes of its own"
+    return shown
+
+
+def _clear(project: Path, kinds: list[str], unused: bool) -> None:
+    cache = stage.cache(project)
+    known = list(cache.kept())
+    for kind in kinds:
+        if kind not in known:
+            raise UserError(f"no cells of kind {kind!r} in {cache.root}; there are: {', '.join(known) or 'none'}")
+    used: set[str] = set()
+    for path, made_with in stage.kept(project) if unused else []:
+        with suppress(StoreError):  # what is absent or damaged uses nothing
+            used |= addresses(path, made_with)
+    gone = [cache.clear(kind, frozenset(used)) for kind in kinds or known]
+    count, freed = sum(kept.cells for kept in gone), sum(kept.alone for kept in gone)
+    print(f"{count} cells removed from {cache.root}, {decimal(freed)} freed")

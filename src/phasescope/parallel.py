@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from phasescope.errors import UserError
 from phasescope.progress import Progress
+
+T = TypeVar("T")
 
 _counters: Any = None
 
@@ -32,17 +34,17 @@ def end_with_parent() -> None:
 
 
 def map_in_processes(
-    function: Callable[..., None], items: list[tuple[Any, ...]], workers: int, progress: Progress
-) -> None:
-    """Call `function(advance, *item)` for each item, in at most `workers` processes.
+    function: Callable[..., T], items: list[tuple[Any, ...]], workers: int, progress: Progress
+) -> list[T]:
+    """Call `function(advance, *item)` for each item, in at most `workers` processes; gives the results in order.
 
     `advance(done)` tells the progress of its item in the units of the progress bar. With one worker everything runs in
     this process. The function must be importable by name. An exception in one piece ends the others.
     """
     if workers == 1 or len(items) == 1:
-        for index, item in enumerate(items):
-            function(lambda done, index=index: progress.update(index, done), *item)
-        return
+        return [
+            function(lambda done, index=index: progress.update(index, done), *item) for index, item in enumerate(items)
+        ]
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     if sys.platform == "linux":
         # The imports (torch: seconds) are then made once, not once in each process.
@@ -53,13 +55,15 @@ def map_in_processes(
     )
     try:
         with _interrupts_held_back():
-            pending = {executor.submit(_call, function, index, item) for index, item in enumerate(items)}
+            futures = [executor.submit(_call, function, index, item) for index, item in enumerate(items)]
+        pending = set(futures)
         while pending:
             finished, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
             for index, done in enumerate(counters):
                 progress.update(index, done)
             for future in finished:
                 future.result()
+        return [future.result() for future in futures]
     except BrokenProcessPool:
         raise UserError(
             "a worker process was ended from outside, perhaps for lack of memory: "
@@ -106,8 +110,8 @@ def _end_with_main_process() -> None:
         os._exit(1)
 
 
-def _call(function: Callable[..., None], index: int, item: tuple[Any, ...]) -> None:
+def _call(function: Callable[..., T], index: int, item: tuple[Any, ...]) -> T:
     def advance(done: int) -> None:
         _counters[index] = done
 
-    function(advance, *item)
+    return function(advance, *item)

@@ -18,6 +18,13 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=120)
 
 
+def tell_computed(label: str, computed: int, cells: int) -> None:
+    """Say how many cells were computed, where some were known before."""
+    if computed < cells:
+        text = f"{label}: {computed} of {cells} cells computed, the others were known"
+        Console().print(text, highlight=False, soft_wrap=True)
+
+
 class Progress:
     """Progress of several items with `total` steps each."""
 

@@ -3,9 +3,11 @@
 Kept beside a result and never inside it, so that the same arrays stay the same bytes whoever made them.
 """
 
+import ast
 import hashlib
 import platform
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,17 +33,30 @@ LIBRARIES = (
 )
 
 
+@cache
 def code_digest() -> str:
-    """SHA-256 of the sources of all loaded phasescope modules, and of the versions of what they compute with."""
+    """SHA-256 of what all loaded phasescope modules do, and of the versions of what they compute with.
+
+    Comments, docstrings and layout do not count: what a cell holds does not depend on them.
+    """
     sources = {
-        name: Path(file).read_bytes()
+        name: Path(file)
         for name, module in sys.modules.items()
         if name.split(".")[0] == "phasescope" and (file := getattr(module, "__file__", None))
     }
     digest = hashlib.sha256(f"torch {version('torch')} numpy {version('numpy')}".encode())
     for name in sorted(sources):
-        digest.update(name.encode() + b"\0" + sources[name] + b"\0")
+        digest.update(f"{name} {_meaning(sources[name].read_text(encoding='utf-8'))}".encode())
     return digest.hexdigest()
+
+
+def _meaning(source: str) -> str:
+    """A module's syntax tree without docstrings, as text."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 def write(name: str, **more: Any) -> None:

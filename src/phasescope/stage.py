@@ -6,8 +6,10 @@ one line on stderr and an exit code other than 0.
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -15,10 +17,11 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
-from phasescope import parallel
+from phasescope import parallel, provenance
 from phasescope.compute import count_threads
 from phasescope.errors import UserError
 from phasescope.params.base import Section
+from phasescope.store.cache import CellCache
 
 CONFIGS = Path("configs")
 DATASETS = Path("datasets")
@@ -26,6 +29,9 @@ RUNS = Path("runs")
 RESULTS = Path("results")
 FIGURES = Path("figures")
 METRICS = Path("metrics/phases.json")
+
+#: Finished cells, beside what DVC manages; PHASESCOPE_CACHE names another folder, which several projects may share.
+CACHE = Path(".phasescope/cache")
 
 INTERRUPTED = "interrupted; `dvc repro` goes on from what is finished"
 
@@ -102,6 +108,25 @@ def settings(path: str, model: type[T]) -> T:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "all"
         raise UserError(f"{file}: {where}: {first['msg']}; run `dvc repro resolve`") from None
+
+
+def cache(project: Path = Path()) -> CellCache:
+    """The cache of finished cells that this code makes."""
+    return CellCache(_cache_folder(project), provenance.code_digest())
+
+
+def _cache_folder(project: Path) -> Path:
+    given = os.environ.get("PHASESCOPE_CACHE")
+    return Path(given) if given else project / CACHE
+
+
+def kept(project: Path = Path()) -> Iterator[tuple[Path, CellCache]]:
+    """The directories with cells that a project has, each with the cache of the code that made it."""
+    for folder in (RUNS, RESULTS):
+        for path in sorted(project.glob(f"{folder}/*/*")):
+            made = project / provenance.FOLDER / RUNS / path.parent.name / f"{path.name}.json"
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                yield path, CellCache(_cache_folder(project), str(json.loads(made.read_bytes())["code"]))
 
 
 def phases(project: Path = Path()) -> dict[str, Any]:

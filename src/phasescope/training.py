@@ -12,11 +12,10 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import zarr
+import xarray as xr
 from torch import nn
 from torch.nn import functional
 
@@ -28,52 +27,103 @@ from phasescope.models import state
 from phasescope.models.zoo import build, place
 from phasescope.parallel import map_in_processes
 from phasescope.params.train import TrainJob
-from phasescope.progress import Progress
-from phasescope.provenance import code_digest
+from phasescope.progress import Progress, tell_computed
 from phasescope.schedule import checkpoint_steps
 from phasescope.store import arrays, commit, manifest
-from phasescope.store.commit import Scratch
+from phasescope.store.cache import CellCache
 from phasescope.store.datasets import read_dataset
 
 #: Images that pass through the network at once where no gradient is needed.
 EVALUATION_BATCH = 512
 #: Seconds between two states from which an interrupted training goes on.
 RESUME_INTERVAL = 30.0
+#: Kinds of cells: the weights of a checkpoint, and where a training stands.
+WEIGHTS, STATES = "train-weights", "train-states"
+
+_BATCH = "on the batch, before the update"
+_TEST = "on the test images, BatchNorm with running statistics"
+#: What is logged, and where a training stands after its last update: dimensions after the seed, and attributes.
+LOGS = {
+    "last_weights": (("parameter",), {"long_name": "parameters and buffers after the last update", "units": "1"}),
+    "last_momentum": (("trainable",), {"long_name": "momentum of the parameters after the last update", "units": "1"}),
+    "last_rng": (("byte",), {"long_name": "state of torch's random number generator", "units": "1"}),
+    "sha256": (("step",), {"long_name": "SHA-256 of the weights", "units": "1"}),
+    "loss": (("iteration",), {"long_name": f"loss {_BATCH}", "units": "nat"}),
+    "accuracy": (("iteration",), {"long_name": f"accuracy {_BATCH}", "units": "1"}),
+    "test_loss": (("step",), {"long_name": f"loss {_TEST}", "units": "nat"}),
+    "test_accuracy": (("step",), {"long_name": f"accuracy {_TEST}", "units": "1"}),
+}
 
 
-def train(job: TrainJob, dataset_path: Path, target: Path, compute: Compute, label: str) -> None:
+def train(job: TrainJob, dataset_path: Path, target: Path, compute: Compute, label: str, cache: CellCache) -> None:
     """Train a run's network once per seed, and commit weights and logs to the directory `target`.
 
-    An interrupted training goes on from its last state; finished seeds are not trained again.
+    What is known in the `cache` is not trained again: an interrupted training goes on from its last state, a longer
+    one from the end of a shorter one, and seeds that are there stay as they are.
 
     Raises:
         UserError: the training diverges, or the dataset is absent or damaged.
+        StoreError: another process is training this run.
     """
     dataset = manifest.read(dataset_path, "dataset")
-    key = commit.fingerprint(job.model_dump(), dataset.digest, code_digest(), compute.device, compute.threads)
+    shared = job.model_dump(exclude={"seeds", "iterations"})
+    keys = [commit.fingerprint(shared, seed, dataset.digest) for seed in job.seeds]
     steps = checkpoint_steps(job.iterations)
-    with commit.scratch(target, key) as scratch:
-        _allocate(scratch.path, job, dataset_path)
-        items = [(job, dataset_path, scratch, compute, index) for index in range(len(job.seeds))]
+    with commit.scratch(target) as scratch:
+        path = scratch.path / arrays.GROUP
+        _allocate(path, job, dataset_path)
+        items = [(job, dataset_path, path, compute, cache, index, key) for index, key in enumerate(keys)]
         with Progress([f"train {label} seed {seed}" for seed in job.seeds], job.iterations) as progress:
-            map_in_processes(train_seed, items, compute.workers, progress)
-        states = [arrays.read_state(state_path(scratch, index)) for index in range(len(job.seeds))]
-        _write_logs(scratch.path / arrays.GROUP, states)
+            trained = map_in_processes(train_seed, items, compute.workers, progress)
+        tell_computed(f"train {label}", sum(computed for _, computed in trained), len(keys) * len(steps))
+        states = xr.concat([state for state, _ in trained], xr.DataArray(job.seeds, dims="seed"), combine_attrs="drop")
+        _write_logs(path, states)
         hashes = {
-            str(seed): {str(step): str(value) for step, value in zip(steps, logged["hashes"], strict=True)}
-            for seed, logged in zip(job.seeds, states, strict=True)
+            str(seed): dict(zip(map(str, steps), states["sha256"].sel(seed=seed).values.tolist(), strict=True))
+            for seed in job.seeds
         }
-        cells = {"seeds": job.seeds, "steps": steps, "layers": ["weights"]}
-        scratch.commit("train", job.model_dump(), dataset=dataset.digest, weights=hashes, cells=cells)
+        scratch.commit(
+            "train",
+            job.model_dump(),
+            dataset=dataset.digest,
+            weights=hashes,
+            cells={
+                "seeds": job.seeds,
+                "steps": steps,
+                "layers": ["weights"],
+                "files": {WEIGHTS: {"weights": [[checkpoint_key(key, step) for step in steps] for key in keys]}},
+                "arrays": {
+                    STATES: {
+                        "dims": ["seed"],
+                        "keys": keys,
+                        "names": sorted(LOGS),
+                        "coords": [],
+                        "attributes": {"step": job.iterations, "iterations": job.iterations},
+                    }
+                },
+            },
+        )
 
 
 def train_seed(
-    advance: Callable[[int], None], job: TrainJob, dataset_path: Path, scratch: Scratch, compute: Compute, index: int
-) -> None:
-    """Train one seed from where its state file says, writing each checkpoint as one shard."""
-    training = _SeedTraining(job, read_dataset(dataset_path), scratch, compute.start(), index)
+    advance: Callable[[int], None],
+    job: TrainJob,
+    dataset_path: Path,
+    path: Path,
+    compute: Compute,
+    cache: CellCache,
+    index: int,
+    key: str,
+) -> tuple[xr.Dataset, int]:
+    """Train one seed from where it is known, each checkpoint as one shard of the group at `path`.
+
+    Returns:
+        Where the training stands at its end, and how many checkpoints it made.
+    """
+    training = _SeedTraining(job, read_dataset(dataset_path), path, compute.start(), cache, index, key)
     training.resume()
     advance(training.step)
+    known = len(training.hashes)
     steps = checkpoint_steps(job.iterations)
     saved_at = time.monotonic()
     for step, batch in batches(
@@ -88,21 +138,35 @@ def train_seed(
         advance(training.step)
     if len(training.hashes) < len(steps):
         training.checkpoint()
-    training.save()
+    return training.save(), len(steps) - known
+
+
+def checkpoint_key(key: str, step: int) -> str:
+    """The key of a checkpoint's weights in the cache; `key` is that of its training."""
+    return commit.fingerprint(key, step)
 
 
 class _SeedTraining:
-    """The training of one seed: its network, optimiser and logs, and the file it can be resumed from."""
+    """The training of one seed: its network, optimiser and logs, and the cell it can be resumed from."""
 
-    def __init__(self, job: TrainJob, dataset: Dataset, scratch: Scratch, device: torch.device, index: int) -> None:
+    def __init__(
+        self,
+        job: TrainJob,
+        dataset: Dataset,
+        path: Path,
+        device: torch.device,
+        cache: CellCache,
+        index: int,
+        key: str,
+    ) -> None:
         self.seed = job.seeds[index]
         self.step = 0
         #: SHA-256 of the weights of every checkpoint made so far.
         self.hashes: list[str] = []
         self.images = Images.of(dataset, np.flatnonzero(dataset.train), device)
         self._test_images = Images.of(dataset, np.flatnonzero(~dataset.train), device)
-        self._job, self._index, self._state_path = job, index, state_path(scratch, index)
-        self._weights = arrays.open_array(scratch.path / arrays.GROUP, "weights")
+        self._job, self._index, self._cache, self._key = job, index, cache, key
+        self._weights = arrays.open_array(path, "weights")
         torch.manual_seed(self.seed)
         self._network = place(build(job.model, *dataset.shape), device)
         self._network.train()
@@ -112,6 +176,8 @@ class _SeedTraining:
         # Filled on the device, so that no update waits for the host.
         self._logs = torch.full((2, job.iterations), torch.nan, device=device)
         self._tests = np.full((2, len(checkpoint_steps(job.iterations))), np.nan)
+        #: The state saved last, which the next one replaces.
+        self._saved: Path | None = None
 
     def update(self, batch: np.ndarray) -> None:
         """One update with the training samples at indices `batch` (sample,)."""
@@ -136,35 +202,66 @@ class _SeedTraining:
             )
         position = len(self.hashes)
         arrays.write_cell(self._weights, (self._index, position), vector)
+        shard = arrays.shard(self._weights, (self._index, position))
+        self._cache.put(WEIGHTS, checkpoint_key(self._key, self.step), shard)
         self._tests[:, position] = evaluate(self._network, self._test_images)
         self.hashes.append(hashlib.sha256(vector.tobytes()).hexdigest())
         self.save()
 
-    def save(self) -> None:
-        """Write all that is needed to go on from here, so that the file is whole at any moment."""
-        arrays.save_state(
-            self._state_path,
-            step=self.step,
-            weights=state.flatten(self._network).cpu().numpy(),
-            momentum=_momentum(self._optimiser),
-            rng=torch.get_rng_state().numpy(),
-            logs=self._logs[:, : self.step].cpu().numpy(),
-            tests=self._tests,
-            hashes=np.array(self.hashes, dtype=str),
-        )
+    def save(self) -> xr.Dataset:
+        """Keep all that is needed to go on from here, instead of what was saved before."""
+        reached = self._state()
+        saved = self._cache.save(STATES, self._key, reached)
+        if self._saved not in (None, saved):
+            self._saved.unlink(missing_ok=True)
+        # The end of a training stays: a longer one goes on from it.
+        self._saved = None if _is_end(reached) else saved
+        return reached
 
     def resume(self) -> None:
-        """Go on from the saved state, if there is one and the checkpoints it speaks of are there."""
-        if not self._state_path.exists():
+        """Go on from the furthest state that is known, if the checkpoints up to it are."""
+        steps = checkpoint_steps(self._job.iterations)
+        states = sorted(self._cache.versions(STATES, self._key), key=lambda version: version[1].attrs["step"])
+        fitting = [version for version in states if version[1].attrs["step"] <= self._job.iterations]
+        for older, reached in fitting[:-1]:
+            if not _is_end(reached):  # a kill between the new state and the removal of the old one
+                older.unlink(missing_ok=True)
+        if not fitting:
             return
-        saved = arrays.read_state(self._state_path)
-        if not _checkpoints_match(self._weights, self._index, saved["hashes"]):
-            return
-        self.step, self.hashes, self._tests = int(saved["step"]), saved["hashes"].tolist(), saved["tests"]
-        state.unflatten(self._network, torch.from_numpy(saved["weights"]), state.table(self._network))
-        _restore_momentum(self._optimiser, saved["momentum"])
-        torch.set_rng_state(torch.from_numpy(saved["rng"]))
-        self._logs[:, : self.step] = torch.from_numpy(saved["logs"]).to(self._logs.device)
+        path, saved = fitting[-1]
+        for position, step in enumerate(steps[: saved.sizes["step"]]):
+            shard = arrays.shard(self._weights, (self._index, position))
+            if not self._cache.get(WEIGHTS, checkpoint_key(self._key, step), shard):
+                return
+        self._saved = None if _is_end(saved) else path
+        self.step, self.hashes = saved.attrs["step"], saved["sha256"].values.tolist()
+        self._tests[:, : len(self.hashes)] = [saved["test_loss"], saved["test_accuracy"]]
+        weights = torch.from_numpy(saved["last_weights"].values)
+        state.unflatten(self._network, weights, state.table(self._network))
+        _restore_momentum(self._optimiser, saved["last_momentum"].values)
+        torch.set_rng_state(torch.from_numpy(saved["last_rng"].values))
+        logs = torch.from_numpy(np.stack([saved["loss"], saved["accuracy"]]))
+        self._logs[:, : self.step] = logs.to(self._logs.device)
+
+    def _state(self) -> xr.Dataset:
+        """Where the training stands, in the names of the store."""
+        logs, tests = self._logs[:, : self.step].cpu().numpy(), self._tests[:, : len(self.hashes)]
+        values = {
+            "last_weights": state.flatten(self._network).cpu().numpy(),
+            "last_momentum": _momentum(self._optimiser),
+            "last_rng": torch.get_rng_state().numpy(),
+            "sha256": np.array(self.hashes, dtype=str),
+            "loss": logs[0],
+            "accuracy": logs[1],
+            "test_loss": tests[0],
+            "test_accuracy": tests[1],
+        }
+        described = {name: (dims, values[name], attributes) for name, (dims, attributes) in LOGS.items()}
+        return xr.Dataset(described, attrs={"step": self.step, "iterations": self._job.iterations})
+
+
+def _is_end(reached: xr.Dataset) -> bool:
+    return reached.attrs["step"] == reached.attrs["iterations"]
 
 
 def batches(seed: int, samples: int, batch_size: int, start: int, iterations: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -201,20 +298,6 @@ def evaluate(network: nn.Module, data: Images) -> tuple[float, float]:
     return loss / len(data.labels), correct / len(data.labels)
 
 
-def state_path(scratch: Scratch, index: int) -> Path:
-    """Where a seed's training is saved while it runs."""
-    return scratch.state / f"seed-{index}.npz"
-
-
-def _checkpoints_match(weights: zarr.Array, index: int, hashes: np.ndarray) -> bool:
-    """Whether the checkpoints are those the saved state speaks of: a crash can lose a file."""
-    try:
-        vectors = [np.asarray(weights[index, position]) for position in range(len(hashes))]
-    except Exception:  # whatever zarr raises on a damaged file: the seed is trained anew
-        return False
-    return all(hashlib.sha256(v.tobytes()).hexdigest() == h for v, h in zip(vectors, hashes, strict=True))
-
-
 def _momentum(optimiser: torch.optim.Optimizer) -> np.ndarray:
     """The momentum of all parameters (parameter,), zero before the first update and without momentum."""
     parameters = optimiser.param_groups[0]["params"]
@@ -233,43 +316,29 @@ def _restore_momentum(optimiser: torch.optim.Optimizer, momentum: np.ndarray) ->
         optimiser.state[parameter]["momentum_buffer"] = buffer
 
 
-def _allocate(scratch: Path, job: TrainJob, dataset_path: Path) -> None:
+def _allocate(path: Path, job: TrainJob, dataset_path: Path) -> None:
     """Make the group with its coordinates and the empty array of weights."""
     dataset = read_dataset(dataset_path)
     with torch.device("meta"):
         network = build(job.model, *dataset.shape)
     table = state.table(network)
     steps = checkpoint_steps(job.iterations)
-
-    def fill(path: Path) -> None:
-        group = arrays.create_group(path, {"classes": dataset.classes, "image": list(dataset.images.shape[1:])})
-        arrays.write(group, "seed", ("seed",), job.seeds, long_name="seed of initialisation and data order")
-        arrays.write(group, "step", ("step",), steps, long_name="updates made so far")
-        shape = (len(job.seeds), len(steps), table[-1]["offset"] + table[-1]["length"])
-        long_name = "parameters and buffers of the network"
-        arrays.create(
-            group, "weights", ("seed", "step", "parameter"), shape, np.float32, cell=2, long_name=long_name, table=table
-        )
-
-    arrays.build(scratch / arrays.GROUP, fill)
+    group = arrays.create_group(path, {"classes": dataset.classes, "image": list(dataset.images.shape[1:])})
+    arrays.write(group, "seed", ("seed",), job.seeds, long_name="seed of initialisation and data order")
+    arrays.write(group, "step", ("step",), steps, long_name="updates made so far")
+    shape = (len(job.seeds), len(steps), table[-1]["offset"] + table[-1]["length"])
+    long_name = "parameters and buffers of the network"
+    arrays.create(
+        group, "weights", ("seed", "step", "parameter"), shape, np.float32, cell=2, long_name=long_name, table=table
+    )
 
 
-def _write_logs(path: Path, states: list[dict[str, Any]]) -> None:
+def _write_logs(path: Path, states: xr.Dataset) -> None:
     """Write what the seeds logged, and where their training stands, next to the weights."""
     group = arrays.reopen(path)
-    iterations = np.arange(1, states[0]["logs"].shape[1] + 1)
+    iterations = np.arange(1, states.sizes["iteration"] + 1)
     arrays.write(group, "iteration", ("iteration",), iterations, long_name="number of the update")
-    for name, dims, long_name in [
-        ("weights", ("seed", "parameter"), "parameters and buffers after the last update"),
-        ("momentum", ("seed", "trainable"), "momentum of the parameters after the last update"),
-        ("rng", ("seed", "byte"), "state of torch's random number generator after the last update"),
-    ]:
-        arrays.write(group, f"last_{name}", dims, np.stack([saved[name] for saved in states]), long_name=long_name)
-    for row, name, units in [(0, "loss", "nat"), (1, "accuracy", "1")]:
-        logs = np.stack([saved["logs"][row] for saved in states])
-        long_name = f"{name} on the batch, before the update"
-        arrays.write(group, name, ("seed", "iteration"), logs, long_name=long_name, units=units)
-        tests = np.stack([saved["tests"][row] for saved in states])
-        long_name = f"{name} on the test images, BatchNorm with running statistics"
-        arrays.write(group, f"test_{name}", ("seed", "step"), tests, long_name=long_name, units=units)
+    for name, logged in states.data_vars.items():
+        ordered = logged.transpose("seed", ...)
+        arrays.write(group, str(name), tuple(map(str, ordered.dims)), ordered.values, **logged.attrs)
     arrays.finish(path)

@@ -1,26 +1,40 @@
-"""Stream a run's activations through a measure in batches of cells, in bounded memory.
+"""Stream a run's activations through a measure in batches of cells, in bounded memory, and none of them twice.
 
 A cell is one (seed, step, layer). A measure is a pure function of the activations of several cells of one layer,
-(seed, step, sample, feature), and of what is known of the samples; it returns a Dataset on (seed, step).
+(seed, step, sample, feature), and of what is known of the samples; it returns a Dataset on (seed, step). Measures of
+cells that are in the cache are not computed again.
 """
 
-import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
 
 from phasescope.data.dataset import standardised
 from phasescope.measures.samples import Samples
-from phasescope.progress import Progress
+from phasescope.params.base import Section
+from phasescope.progress import Progress, tell_computed
 from phasescope.store.arrays import load
+from phasescope.store.cache import CellCache
+from phasescope.store.commit import fingerprint
 from phasescope.store.datasets import read_dataset
 from phasescope.store.run import StoredRun
 
 #: Bytes of stored activations that are read at once; at least one cell.
 BATCH_BYTES = 256 << 20
 
-Measure = Callable[[xr.DataArray, Samples], xr.Dataset]
+
+S = TypeVar("S", bound=Section)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of all cells, and under which keys the parts of it are in the cache."""
+
+    result: xr.Dataset  #: on (seed, step, layer), or (seed, layer) for what is measured over the steps
+    cached: dict[str, dict[str, Any]]
 
 
 def samples_of(run: StoredRun) -> Samples:
@@ -39,51 +53,127 @@ def samples_of(run: StoredRun) -> Samples:
     )
 
 
-def batches(activations: xr.DataArray, limit: int = BATCH_BYTES) -> Iterator[xr.DataArray]:
-    """The activations of one layer in batches of cells, each in memory: one seed, as many steps as fit into `limit`."""
-    seeds, steps, samples, features = activations.shape
-    cell = samples * features * activations.dtype.itemsize
-    length = max(1, limit // cell)
-    for seed in range(seeds):
-        for first in range(0, steps, length):
-            batch = activations.isel(seed=[seed], step=slice(first, first + length))
-            yield load(
-                batch,
-                f"activations of {activations.name} of seed {batch.seed.item()}, steps from {batch.step[0].item()}",
-            )
+def measure(
+    run: StoredRun,
+    name: str,
+    function: Callable[[xr.DataArray, Samples, S], xr.Dataset],
+    samples: Samples,
+    settings: S,
+    cache: CellCache,
+) -> Measured:
+    """The measure `name` of every cell of a run, on (seed, step, layer), layers in the order of the taps.
+
+    `function` takes activations (seed, step, sample, feature) of one layer and returns a Dataset on (seed, step);
+    variables without these dimensions, such as a baseline, must be the same for every layer.
+    """
+    shared = _shared(run, name, settings)
+    seeds, steps = (run.recorded[dim].values for dim in ("seed", "step"))
+    keys = np.empty((len(seeds), len(steps), len(run.taps)), dtype=object)
+    parts = np.empty(keys.shape, dtype=object)
+    computed = 0
+    with Progress([f"{name} {run.name} {tap}" for tap in run.taps], len(seeds) * len(steps)) as progress:
+        for layer, tap in enumerate(run.taps):
+            activations = run.activations(tap)
+            for seed, step in np.ndindex(len(seeds), len(steps)):
+                keys[seed, step, layer] = fingerprint(shared, _address(run, tap, seed, step))
+                parts[seed, step, layer] = cache.load(name, keys[seed, step, layer])
+            missing = [cell for cell in np.ndindex(len(seeds), len(steps)) if parts[(*cell, layer)] is None]
+            computed += len(missing)
+            done = len(seeds) * len(steps) - len(missing)
+            for batch, positions in batches(activations, missing):
+                result = function(batch, samples, settings)
+                fixed = [str(key) for key, value in result.data_vars.items() if "step" not in value.dims]
+                for index, (seed, step) in enumerate(positions):
+                    part = result.isel(seed=0, step=index).drop_vars(["seed", "step"]).assign_attrs(fixed=fixed)
+                    cache.save(name, keys[seed, step, layer], part)
+                    parts[seed, step, layer] = part
+                done += len(positions)
+                progress.update(layer, done)
+            progress.update(layer, done)
+    tell_computed(f"{name} {run.name}", computed, parts.size)
+    return _measured(run, name, parts, keys, ("seed", "step", "layer"))
 
 
-def measure(run: StoredRun, function: Measure, samples: Samples, label: str) -> xr.Dataset:
-    """The measure of every cell of a run: a Dataset on (seed, step, layer), layers in the order of the taps."""
-    layers = []
-    cells = run.recorded.sizes["seed"] * run.recorded.sizes["step"]
-    with Progress([f"{label} {tap}" for tap in run.taps], cells) as progress:
-        for index, tap in enumerate(run.taps):
-            parts, done = [], 0
-            for batch in batches(run.activations(tap)):
-                parts.append(function(batch, samples))
-                done += batch.sizes["seed"] * batch.sizes["step"]
-                progress.update(index, done)
-            layers.append(_joined(parts))
-    names = xr.DataArray(np.array(run.taps, dtype=object), dims="layer", attrs={"long_name": "tap"})
-    varying = [name for name, variable in layers[0].data_vars.items() if "step" in variable.dims]
-    joined = xr.concat([layer[varying] for layer in layers], dim=names, combine_attrs="override")
-    # What does not depend on the cell, such as a baseline, is the same in every layer.
-    fixed = layers[0].drop_vars(varying)
-    result = xr.merge(
-        [joined.transpose("seed", "step", "layer", ...), fixed],
-        combine_attrs="override",
-        join="exact",
-        compat="equals",
-    )
-    return result.assign_coords(layer=names)
+def measure_over_steps(
+    run: StoredRun,
+    name: str,
+    function: Callable[[xr.DataArray, Samples, S], xr.Dataset],
+    samples: Samples,
+    settings: S,
+    cache: CellCache,
+) -> Measured:
+    """What is measured over all steps of a (seed, layer) at once, on (seed, layer).
+
+    `function` takes activations (step, sample, feature) of one seed and layer, read when they are asked for.
+    """
+    shared = _shared(run, name, settings)
+    seeds, steps = run.recorded.sizes["seed"], run.recorded.sizes["step"]
+    keys = np.empty((seeds, len(run.taps)), dtype=object)
+    parts = np.empty(keys.shape, dtype=object)
+    computed = 0
+    for layer, tap in enumerate(run.taps):
+        for seed in range(seeds):
+            key = fingerprint(shared, [_address(run, tap, seed, step) for step in range(steps)])
+            part = cache.load(name, key)
+            if part is None:
+                part = function(run.activations(tap).isel(seed=seed), samples, settings).assign_attrs(fixed=[])
+                cache.save(name, key, part)
+                computed += 1
+            keys[seed, layer], parts[seed, layer] = key, part
+    tell_computed(f"{name} {run.name}", computed, parts.size)
+    return _measured(run, name, parts, keys, ("seed", "layer"))
 
 
-def _joined(parts: list[xr.Dataset]) -> xr.Dataset:
-    """Batches, in the order of `batches`, back on (seed, step)."""
-    seeds = [list(group) for _, group in itertools.groupby(parts, key=lambda part: int(part["seed"].item()))]
-    rows = [
-        xr.concat(steps, "step", data_vars="minimal", coords="minimal", compat="equals", join="exact")
-        for steps in seeds
-    ]
-    return xr.concat(rows, "seed", data_vars="minimal", coords="minimal", compat="equals", join="exact")
+def batches(
+    activations: xr.DataArray, cells: list[tuple[int, int]], limit: int = BATCH_BYTES
+) -> Iterator[tuple[xr.DataArray, list[tuple[int, int]]]]:
+    """The activations of some cells of one layer, each batch in memory: one seed, as many steps as fit into `limit`.
+
+    Args:
+        activations: (seed, step, sample, feature).
+        cells: positions of seed and step, in order.
+        limit: bytes of a batch; at least one cell is read.
+    """
+    _, _, samples, features = activations.shape
+    length = max(1, limit // (samples * features * activations.dtype.itemsize))
+    for seed in sorted({seed for seed, _ in cells}):
+        steps = [step for of_seed, step in cells if of_seed == seed]
+        for first in range(0, len(steps), length):
+            part = steps[first : first + length]
+            batch = activations.isel(seed=[seed], step=part)
+            what = f"activations of {activations.name} of seed {batch.seed.item()}, steps from {batch.step[0].item()}"
+            yield load(batch, what), [(seed, step) for step in part]
+
+
+def _shared(run: StoredRun, name: str, settings: Section) -> str:
+    """What the measure of a cell depends on besides the cell itself."""
+    samples = run.recorded["index"].values.tolist()
+    return fingerprint(name, settings.model_dump(), run.dataset_digest, samples)
+
+
+def _address(run: StoredRun, tap: str, seed: int, step: int) -> list[Any]:
+    """What tells a cell's activations from any others."""
+    activations = run.recorded[tap]
+    return [run.shard_digest(tap, seed, step), str(activations.dtype), activations.shape[-1]]
+
+
+def _measured(run: StoredRun, name: str, parts: np.ndarray, keys: np.ndarray, dims: tuple[str, ...]) -> Measured:
+    """The parts, one for each cell, as one Dataset on `dims`."""
+    first: xr.Dataset = parts.flat[0]
+    result = xr.Dataset(coords=first.coords)
+    for variable, values in first.data_vars.items():
+        if variable in first.attrs["fixed"]:
+            result[variable] = values
+        else:
+            stacked = np.stack([part[variable].values for part in parts.flat]).reshape(*parts.shape, *values.shape)
+            result[variable] = ((*dims, *values.dims), stacked, values.attrs)
+    layers = xr.DataArray(np.array(run.taps, dtype=object), dims="layer", attrs={"long_name": "tap"})
+    labels = {dim: layers if dim == "layer" else run.recorded[dim].variable for dim in dims}
+    cached = {
+        "dims": list(dims),
+        "keys": keys.tolist(),
+        "names": sorted(map(str, first.data_vars)),
+        "coords": sorted(map(str, first.coords)),
+        "attributes": first.attrs,
+    }
+    return Measured(result.assign_coords(labels), {name: cached})

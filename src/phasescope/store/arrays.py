@@ -5,11 +5,9 @@ carry a checksum, so that a flipped bit is an error and never a wrong number. La
 cell, written whole. Bytes are reproducible: no clock, no path, attributes in sorted order.
 """
 
-import io
 import math
-import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +16,6 @@ import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
 
-from phasescope.store.commit import sync, sync_tree, write_file
 from phasescope.store.manifest import StoreError
 
 T = TypeVar("T", xr.Dataset, xr.DataArray)
@@ -81,16 +78,6 @@ def write(group: zarr.Group, name: str, dims: tuple[str, ...], values: Any, **at
     create(group, name, dims, values.shape, values.dtype, **attributes)[...] = values
 
 
-def build(path: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` make the group at `path`, at once or not at all; a group that is there already is kept."""
-    if not path.exists():
-        draft = path.with_name("draft")
-        shutil.rmtree(draft, ignore_errors=True)
-        fill(draft)
-        sync_tree(draft)
-        draft.rename(path)
-
-
 def write_dataset(path: Path, dataset: xr.Dataset) -> None:
     """Write an xarray Dataset that fits into memory, coordinates and attributes included."""
     labels = tuple(str(name) for name in dataset.coords if name not in dataset.dims)
@@ -135,31 +122,22 @@ def reopen(path: Path) -> zarr.Group:
     return zarr.open_group(path, mode="r+", use_consolidated=False)
 
 
-def save_state(path: Path, **values: Any) -> None:
-    """Write arrays that are only needed to go on after an interruption, so that the file is whole at any moment."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **values)
-    write_file(path, buffer.getvalue())
-
-
-def read_state(path: Path) -> dict[str, np.ndarray]:
-    """Read what `save_state` wrote."""
-    with np.load(path, allow_pickle=False) as saved:
-        return dict(saved)
-
-
 def open_array(path: Path, name: str) -> zarr.Array:
     """An array of a group that is being built."""
     return zarr.open_array(path / name, mode="r+")
 
 
 def write_cell(array: zarr.Array, cell: tuple[int, ...], values: np.ndarray) -> None:
-    """Write one cell of a sharded array as one whole file, and flush it: what is noted as finished must be there."""
+    """Write one cell of a sharded array as one whole file."""
     # The setting is not kept in the metadata, so it is lost when an array is opened again.
     with zarr.config.set({"array.write_empty_chunks": True}):
         array[cell] = values
+
+
+def shard(array: zarr.Array, cell: tuple[int, ...]) -> Path:
+    """The file that holds a cell."""
     inner = (0,) * (array.ndim - len(cell))
-    sync(Path(str(array.store_path).removeprefix("file://"), array.metadata.encode_chunk_key((*cell, *inner))))
+    return Path(str(array.store_path).removeprefix("file://"), array.metadata.encode_chunk_key((*cell, *inner)))
 
 
 def _sharded(shape: tuple[int, ...]) -> Any:

@@ -2,10 +2,9 @@
 
 Whatever is kept is first built in a scratch directory beside its place, which DVC and readers ignore. When all files
 are there, a manifest with the length and SHA-256 of each is written last, everything is flushed to the disk, and one
-rename puts the directory in place. A reader refuses a directory whose manifest is missing or does not match.
+rename puts the directory in place.
 
-The scratch directory is named by a fingerprint of what goes into it, so that an interrupted piece of work finds its
-finished parts again, and never those of another setting.
+A scratch directory lives as long as one attempt. What an attempt finished is found again in the cache of cells.
 """
 
 import hashlib
@@ -25,22 +24,19 @@ SCRATCH = ".scratch"
 
 def fingerprint(*parts: object) -> str:
     """A short name for the given JSON values: the same parts give the same name."""
-    return hashlib.sha256(canonical(list(parts)).encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical(list(parts)).encode()).hexdigest()[:32]
 
 
 class Scratch:
     """The scratch directory of one target, held by this process alone."""
 
-    def __init__(self, target: Path, key: str) -> None:
+    def __init__(self, target: Path) -> None:
         self.target = target
-        self.path = target.parent / SCRATCH / f"{target.name}-{key}"
-        #: What is only needed to go on after an interruption, and no part of what is committed.
-        self.state = self.path.with_name(f"{self.path.name}.state")
+        self.path = target.parent / SCRATCH / target.name
+        self._replaced = self.path.with_name(f"{target.name}.replaced")
 
     def commit(self, kind: str, settings: dict[str, Any], **extra: Any) -> None:
         """Write the manifest, flush everything, and put the directory in its place with one rename."""
-        # An attempt that ended while it committed has left one.
-        (self.path / MANIFEST).unlink(missing_ok=True)
         files = {str(p.relative_to(self.path)): p for p in sorted(self.path.rglob("*")) if p.is_file()}
         manifest = {
             "format": FORMAT,
@@ -50,22 +46,23 @@ class Scratch:
             "extra": extra,
         }
         _write_synced(self.path / MANIFEST, sealed(manifest).encode())
-        sync_tree(self.path)
+        _sync_tree(self.path)
         if self.target.exists():
             # Only where no DVC has cleared the way: the old directory steps aside, so that no reader sees a mixture.
-            aside = self.path.with_name(f"{self.target.name}-replaced")
-            shutil.rmtree(aside, ignore_errors=True)
-            self.target.rename(aside)
+            self.target.rename(self._replaced)
         self.path.rename(self.target)
-        sync(self.target.parent)
+        _sync(self.target.parent)
+
+    def clear(self) -> None:
+        """Remove what this attempt, or one before it that was killed, has left."""
+        for left in (self.path, self._replaced):
+            if left.exists():
+                shutil.rmtree(left)
 
 
 @contextmanager
-def scratch(target: Path, key: str) -> Iterator[Scratch]:
-    """Hold the scratch directory of `target`; what is in it with the same `key` is kept from an earlier attempt.
-
-    After `commit` every scratch directory of the target is removed. Without it the directory stays, for the next
-    attempt to go on from.
+def scratch(target: Path) -> Iterator[Scratch]:
+    """Hold an empty scratch directory for `target`, to be filled and committed; it is gone afterwards.
 
     Raises:
         StoreError: another process is building the same target.
@@ -83,25 +80,17 @@ def scratch(target: Path, key: str) -> Iterator[Scratch]:
                 raise StoreError(f"{target}: another process is writing it; wait for that one to end") from None
             break
     try:
-        work = Scratch(target, key)
-        if not work.path.exists():
-            # What a state speaks of went into place, where it may be gone since.
-            shutil.rmtree(work.state, ignore_errors=True)
-        work.path.mkdir(exist_ok=True)
-        work.state.mkdir(exist_ok=True)
-        # Zarr writes a file beside its place and renames it; a killed process leaves such files behind.
-        for left in work.path.rglob("*.partial"):
-            left.unlink()
-        yield work
-        if not work.path.exists():
-            for left in root.iterdir():
-                # A key has no dash: what is left of `mnist-small` is none of `mnist`'s.
-                if left.is_dir() and left.name.rpartition("-")[0] == target.name:
-                    shutil.rmtree(left)
-            (root / f"{target.name}.lock").unlink(missing_ok=True)
+        work = Scratch(target)
+        work.clear()
+        work.path.mkdir()
+        try:
+            yield work
+        finally:
+            work.clear()
+            Path(lock.lock_file).unlink(missing_ok=True)
     finally:
         lock.release()
-        with suppress(OSError):  # not empty: a neighbour is at work, or this one goes on later
+        with suppress(OSError):  # not empty: a neighbour is at work
             root.rmdir()
 
 
@@ -115,7 +104,7 @@ def write_file(path: Path, data: bytes) -> None:
         draft.unlink(missing_ok=True)
         raise
     draft.rename(path)
-    sync(path.parent)
+    _sync(path.parent)
 
 
 def _write_synced(path: Path, data: bytes) -> None:
@@ -125,13 +114,13 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def sync_tree(path: Path) -> None:
+def _sync_tree(path: Path) -> None:
     """Flush a directory and everything in it to the disk."""
     for inside in [*path.rglob("*"), path]:
-        sync(inside)
+        _sync(inside)
 
 
-def sync(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Flush one file or directory to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -12,7 +12,7 @@ from phasescope.store.manifest import StoreError
 
 def write_dataset(target: Path, dataset: Dataset, settings: dict[str, Any]) -> None:
     """Write a dataset as a committed directory with images (sample, channel, row, column) and their labels."""
-    with commit.scratch(target, commit.fingerprint(settings)) as scratch:
+    with commit.scratch(target) as scratch:
         path = scratch.path / arrays.GROUP
         group = arrays.create_group(path, {"classes": dataset.classes}, ("label", "split"))
         count = len(dataset.labels)

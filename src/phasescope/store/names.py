@@ -6,7 +6,7 @@ from phasescope.store.manifest import Manifest
 
 
 def named(manifest: Manifest, file: str) -> str:
-    """Such as "weights of seed 0, step 1024" or "predense of seed 0, step 1024" for the shard of a cell, else the array.
+    """Such as "predense of seed 0, step 1024" for the shard of a cell, else the name of the array.
 
     Only the manifest is asked, for the arrays that hold the labels may be damaged themselves.
 

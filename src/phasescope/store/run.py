@@ -87,16 +87,24 @@ class StoredRun:
         """
         return manifest.read(self.root / "results" / self.name / name, name).digest
 
-    def write_measure(self, name: str, result: xr.Dataset, settings: dict[str, Any]) -> None:
-        """Commit the result of a measure of this run's activations as `results/<run>/<name>`."""
+    def shard_digest(self, tap: str, seed: int, step: int) -> str:
+        """SHA-256 of the file with the activations at a tap, by the positions of seed and step."""
+        return self._recording.files[f"{arrays.GROUP}/{tap}/c/{seed}/{step}/0/0"]["sha256"]
+
+    def write_measure(self, name: str, result: xr.Dataset, settings: dict[str, Any], cached: dict[str, Any]) -> None:
+        """Commit the result of a measure of this run's activations as `results/<run>/<name>`.
+
+        `cached` says under which keys the cells of the result are in the cache.
+        """
         inputs = {
             path.relative_to(self.root).as_posix(): manifest.read(path).digest
             for path in (self.path / "activations", self.dataset)
         }
-        target = self.root / "results" / self.name / name
-        with commit.scratch(target, commit.fingerprint(settings, inputs)) as scratch:
+        with commit.scratch(self.root / "results" / self.name / name) as scratch:
             arrays.write_dataset(scratch.path / arrays.GROUP, result)
-            scratch.commit(name, settings, inputs=inputs)
+            labels = {f"{dim}s": self.recorded[dim].values.tolist() for dim in ("seed", "step")}
+            cells = {**labels, "layers": [], "files": {}, "arrays": cached}
+            scratch.commit(name, settings, inputs=inputs, cells=cells)
 
     def _open(self, path: Path, kind: str) -> xr.Dataset:
         return arrays.open_dataset(manifest.read(path, kind).path / arrays.GROUP)
