@@ -8,7 +8,7 @@ from phasescope.store.run import StoredRun
 
 
 def main(run: str) -> None:
-    """Write results/<run>/probe, with the network's own accuracy and the baselines beside it."""
+    """Write results/<run>/probe, with what the network itself does and the baselines beside it."""
     settings = stage.settings(f"runs/{run}/probe.json", ProbeSettings)
     provenance.write(f"runs/{run}/probe")
     stored = StoredRun(run)
@@ -16,6 +16,8 @@ def main(run: str) -> None:
     measured = cells.measure(stored, "probe", probe, samples, settings, stage.cache())
     result = measured.result
     result["network_accuracy"] = stored.recorded["accuracy"].sel(part="test", drop=True).load()
+    result["network_loss"] = stored.recorded["loss"].sel(part="test", drop=True).load()
+    result["weight_norm"] = stored.recorded["weight_norm"].load()
     for baseline, value, long_name in [
         (
             "pixel_accuracy",

@@ -1,13 +1,16 @@
 """Damage to kept directories, and everything that can be read of a project: for tests of readers."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import phasescope
 from phasescope.store.datasets import read_dataset
+from phasescope.store.manifest import sealed
 
 #: Where files of each kind are in a project.
 KINDS = {
@@ -33,6 +36,11 @@ def flip(path: Path, rng: np.random.Generator) -> None:
     data[position // 8] ^= 1 << position % 8
     path.unlink()
     path.write_bytes(data)
+
+
+def write_manifest(path: Path, content: Any) -> None:
+    """Write a manifest that vouches for itself, whatever stands in it."""
+    path.write_text(sealed(content) if isinstance(content, dict) else json.dumps(content))
 
 
 def readings(root: Path, run: str, seed: int, step: int, taps: list[str]) -> dict[str, Callable[[], list[np.ndarray]]]:

@@ -332,7 +332,7 @@ def test_a_store_that_speaks_nonsense_of_its_cells_is_refused(made, tmp_path, ce
     content = json.loads(path.read_text())
     content["extra"]["cells"] = cells
     path.unlink()
-    path.write_text(json.dumps(content))
+    path.write_text(manifest.sealed(content))
     with pytest.raises(StoreError, match="does not say which cells it has"):
         adopt(path.parent, CellCache(tmp_path / "a" / "b" / "other", "code"))
     assert not any(p.is_file() for p in tmp_path.glob("a/**/*"))

@@ -30,8 +30,14 @@ def measures(losses, steps=STEPS, accuracy=None, noise=0.001, samples=400):
         coords=coords,
     )
     accuracy = np.linspace(0.1, 0.9, len(steps)) if accuracy is None else np.asarray(accuracy)
-    network = (("seed", "step"), np.tile(accuracy, (len(seeds), 1)))
-    return decode, xr.Dataset({"network_accuracy": network}, coords={"seed": seeds, "step": steps})
+    shape = (len(seeds), len(steps))
+    network = {
+        "network_accuracy": np.tile(accuracy, (len(seeds), 1)),
+        "network_loss": np.geomspace(2, 1, losses.size).reshape(shape),
+        "weight_norm": np.geomspace(1, 2, losses.size).reshape(shape),
+    }
+    labelled = {name: (("seed", "step"), values) for name, values in network.items()}
+    return decode, xr.Dataset(labelled, coords={"seed": seeds, "step": steps})
 
 
 def logits(losses, settings=None, **options):
@@ -147,8 +153,8 @@ def test_a_seed_that_diverged_is_left_out():
     assert result["seeds"] == 1
     assert result["phases"] == "constant, fall, rise"
     result = phases(decode.isel(seed=[1]), probe, PhasesSettings(resamples=50))
-    assert result["logits"] == {"phases": "none", "seeds": 0}
-    assert frame({"a": result}) == [{"run": "a", "layer": "logits", "phases": "none", "seeds": 0}]
+    assert result["logits"] == {"phases": "none", "seeds": 0, "outliers": "none"}
+    assert frame({"a": result}) == [{"run": "a", "layer": "logits", "phases": "none", "seeds": 0, "outliers": "none"}]
     assert table({"a": result}).row_count == 1
 
 
@@ -174,7 +180,9 @@ def test_interval_over_samples_covers_the_truth():
         {"error": ((*cells, "sample"), error), "test_mse": (cells, error.mean(-1)), "fvu": (cells, error.mean(-1))},
         coords=coords,
     )
-    probe = xr.Dataset({"network_accuracy": (("seed", "step"), [[0.1, 0.9]])}, {"seed": [0], "step": [0, 1]})
+    network = {"network_accuracy": [[0.1, 0.9]], "network_loss": [[2.0, 1.0]], "weight_norm": [[1.0, 1.1]]}
+    labelled = {name: (("seed", "step"), values) for name, values in network.items()}
+    probe = xr.Dataset(labelled, {"seed": [0], "step": [0, 1]})
     results = phases(decode, probe, PhasesSettings(resamples=400))
     intervals = np.array([numbers["fall_interval_samples"] for numbers in results.values()])
     covered = np.mean((intervals[:, 0] <= 0.3) & (intervals[:, 1] >= 0.3))

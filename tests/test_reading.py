@@ -97,7 +97,7 @@ def test_extras_that_nobody_knows_are_passed_over(tiny):
         content = json.loads(path.read_text())
         content["extra"]["cells"] = {**content["extra"].get("cells", {}), "keys": {"logits": [["a", 7], None]}}
         content["extra"]["news"] = [1, {"x": None}]
-        path.write_text(json.dumps(content))
+        damage.write_manifest(path, content)
     opened = phasescope.open_run(tiny / "runs" / "tiny")
     assert opened.activations("logits").sel(seed=SEED, step=STEP).values.shape == (12, 2)
 
@@ -225,7 +225,7 @@ def test_activations_of_another_training_are_no_model(tiny, run):
     path = tiny / "runs" / "tiny" / "train" / manifest.MANIFEST
     content = json.loads(path.read_text())
     content["settings"]["learning_rate"] = 0.5
-    path.write_text(json.dumps(content))
+    damage.write_manifest(path, content)
     assert "of another training" in refusal(lambda: run.model(SEED, STEP))
 
 
@@ -326,7 +326,7 @@ def consistent(store: Path) -> None:
     for name, entry in content["files"].items():
         data = (store / name).read_bytes()
         entry.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-    path.write_text(json.dumps(content))
+    damage.write_manifest(path, content)
 
 
 def change_metadata(store: Path, change) -> None:
@@ -345,7 +345,7 @@ def test_names_that_leave_the_directory(tiny, name):
     path = tiny / "runs" / "tiny" / "train" / manifest.MANIFEST
     content = json.loads(path.read_text())
     content["files"][name] = {"bytes": 1, "sha256": "0" * 64}
-    path.write_text(json.dumps(content))
+    damage.write_manifest(path, content)
     assert refusal(lambda: manifest.read(path.parent)).startswith(f"{path} is damaged: ")
 
 
@@ -354,7 +354,7 @@ def test_a_dataset_that_lies_elsewhere(tiny, name):
     path = tiny / "runs" / "tiny" / "activations" / manifest.MANIFEST
     content = json.loads(path.read_text())
     content["extra"]["dataset"]["name"] = name
-    path.write_text(json.dumps(content))
+    damage.write_manifest(path, content)
     refusal(lambda: phasescope.open_run(tiny / "runs" / "tiny").dataset)
 
 
@@ -391,9 +391,11 @@ def test_json_of_other_types_is_an_error_or_does_no_harm(tiny, store):
         every = list(places(content))
         for _ in range(times):
             place, new = every[rng.integers(len(every))], OTHERS[rng.integers(len(OTHERS))]
-            path.write_text(json.dumps(changed(content, place, new)))
             if file == METADATA:
+                path.write_text(json.dumps(changed(content, place, new)))
                 consistent(tiny / store)
+            else:
+                damage.write_manifest(path, changed(content, place, new))
             for name in chosen:
                 start = time.process_time()
                 try:
@@ -484,7 +486,7 @@ def sparse(name: str, length: int = 10 << 30):
             path = store / manifest.MANIFEST
             content = json.loads(path.read_text())
             content["files"][name]["bytes"] = length
-            path.write_text(json.dumps(content))
+            damage.write_manifest(path, content)
 
     return act
 
@@ -494,7 +496,7 @@ def listed_as(entry):
         path = store / manifest.MANIFEST
         content = json.loads(path.read_text())
         content["files"][METADATA] = entry
-        path.write_text(json.dumps(content))
+        damage.write_manifest(path, content)
 
     return act
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import damage
 import phasescope
 from phasescope.errors import UserError
 from phasescope.store import arrays, manifest
@@ -91,7 +92,7 @@ def widen(store: Path) -> None:
         for file in sorted(store.rglob("*"))
         if file.is_file() and file != path
     }
-    path.write_text(json.dumps(content))
+    damage.write_manifest(path, content)
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,7 @@ RECORD = {
     ),
     "loss": (("part",), {"long_name": "cross-entropy of the network", "units": "nat"}),
     "accuracy": (("part",), {"long_name": "accuracy of the network", "units": "1"}),
+    "weight_norm": ((), {"long_name": "norm of the parameters", "units": "1"}),
 }
 
 
@@ -138,7 +139,7 @@ def record_seed(
     Returns:
         What is small of every checkpoint, on (step), and how many activations (step, tap) were taken.
     """
-    recorder = _Recorder(job, settings, read_dataset(dataset_path), compute.start())
+    recorder = Recorder(job, settings, read_dataset(dataset_path), compute.start())
     weights = arrays.open_dataset(training_path / arrays.GROUP)["weights"]
     steps, records, taken = checkpoint_steps(job.iterations), [], 0
     for position, (step, key) in enumerate(zip(steps, keys, strict=True)):
@@ -168,7 +169,7 @@ def tap_key(key: str, tap: Tap) -> str:
     return commit.fingerprint(key, tap.model_dump())
 
 
-class _Recorder:
+class Recorder:
     """What takes the activations of one checkpoint after the other."""
 
     def __init__(self, job: TrainJob, settings: ActivationsSettings, dataset: Dataset, device: torch.device) -> None:
@@ -205,6 +206,7 @@ class _Recorder:
             "batchnorm": statistics.cpu().numpy(),
             "loss": np.array([losses[part].mean().item() for part in self._parts]),
             "accuracy": np.array([correct[part].mean().item() for part in self._parts]),
+            "weight_norm": weight_norm(network),
         }
         described = {name: (dims, values[name], attributes) for name, (dims, attributes) in RECORD.items()}
         return activations, xr.Dataset(described)
@@ -241,6 +243,15 @@ def set_batchnorm(network: Network, settings: ActivationsSettings, images: torch
         use_batch_statistics(network)
         return torch.full_like(statistics, torch.nan)
     return statistics
+
+
+def weight_norm(network: Network) -> float:
+    """Euclidean norm of all trained parameters, in float64; statistics and counters of BatchNorm are not among them.
+
+    Running statistics start at (0, 1) and change the length of the whole vector by a quarter in the first steps
+    (VGG-8 × 0.25 on digits: 24.1 to 18.7), that of the parameters by 3 % in 2,048 (18.3 to 18.9).
+    """
+    return math.sqrt(sum(weights.detach().double().square().sum().item() for weights in network.parameters()))
 
 
 def _forward(

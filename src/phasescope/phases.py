@@ -25,6 +25,7 @@ from rich.table import Table
 from scipy.special import stdtrit  # Student's quantile; scipy.stats takes three times as long to import
 from xarray import Dataset
 
+from phasescope.outliers import outliers
 from phasescope.params.phases import PhasesSettings
 
 Array = NDArray[Any]
@@ -51,15 +52,18 @@ def phases(decode: Dataset, probe: Dataset, settings: PhasesSettings) -> dict[st
       with the same minimum;
     - ``fvu_start``, ``fvu_minimum``, ``fvu_end``: fraction of variance unexplained at 0, m and T;
     - ``accuracy_highest``, ``accuracy_highest_at``, ``accuracy_end``: test accuracy of the network itself;
+    - ``outliers``: the run's checkpoints that are out of line (`phasescope.outliers`), or ``"none"``;
     - ``per_seed``: lists in the order of the seeds.
 
     Args:
         decode: ``error`` (seed, step, layer, sample), squared error of each test sample, mean over pixels;
             ``test_mse`` and ``fvu`` (seed, step, layer).
-        probe: ``network_accuracy`` (seed, step).
+        probe: ``network_accuracy``, ``network_loss`` and ``weight_norm`` (seed, step).
         settings: when a phase counts, and the number of resamples.
     """
-    return {str(layer): _layer(decode.sel(layer=layer), probe, settings) for layer in decode.layer.values}
+    found = "; ".join(map(str, outliers(probe.network_loss, probe.weight_norm))) or "none"
+    layers = {str(layer): _layer(decode.sel(layer=layer), probe, settings) for layer in decode.layer.values}
+    return {layer: {**numbers, "outliers": found} for layer, numbers in layers.items()}
 
 
 def resampled_means(errors: Array, resamples: int) -> Array:
@@ -189,7 +193,10 @@ def frame(results: Mapping[str, Mapping[str, Numbers]]) -> list[Numbers]:
 
 
 def table(results: Mapping[str, Mapping[str, Numbers]]) -> Table:
-    """The main numbers in 100 columns; the intervals are over seeds, or over samples for a single seed."""
+    """The main numbers in 100 columns, and what is out of line below them.
+
+    The intervals are over seeds, or over samples for a single seed.
+    """
     shown = Table(box=box.SIMPLE_HEAD, padding=0)
     for heading in ("run", "layer"):
         shown.add_column(heading, overflow="fold")
@@ -209,6 +216,12 @@ def table(results: Mapping[str, Mapping[str, Numbers]]) -> Table:
                 present,
             )
         shown.add_section()
+    found = {run: numbers["outliers"] for run, layers in results.items() for numbers in layers.values()}
+    flagged = [f"{run}: {told}" for run, told in found.items() if told != "none"]
+    shown.caption = "\n".join(
+        ["checkpoints out of line with their neighbours: " + ("" if flagged else "none"), *flagged]
+    )
+    shown.caption_justify = "left"
     return shown
 
 

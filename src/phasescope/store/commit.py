@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from phasescope.store.manifest import FORMAT, MANIFEST, StoreError, canonical, sha256
+from phasescope.store.manifest import FORMAT, MANIFEST, StoreError, canonical, sealed, sha256
 
 SCRATCH = ".scratch"
 
@@ -45,7 +45,7 @@ class Scratch:
             "files": {name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for name, p in files.items()},
             "extra": extra,
         }
-        _write_synced(self.path / MANIFEST, canonical(manifest).encode())
+        _write_synced(self.path / MANIFEST, sealed(manifest).encode())
         _sync_tree(self.path)
         if self.target.exists():
             # Only where no DVC has cleared the way: the old directory steps aside, so that no reader sees a mixture.

@@ -18,6 +18,9 @@ from phasescope.store.names import damaged
 FORMAT = 1
 MANIFEST = "manifest.json"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+#: Where a manifest has its own digest, and what stands there while that is taken.
+_SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"\n}\n\Z')
+_UNSEALED = "0" * 64
 
 T = TypeVar("T")
 
@@ -53,14 +56,26 @@ def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n"
 
 
-def read(path: Place, kind: str | None = None) -> Manifest:
-    """The manifest of a complete directory, after checking that every file is there and as long as it was.
+def sealed(content: dict[str, Any]) -> str:
+    """The text of a manifest, whose last entry is the SHA-256 of all else in it: one changed bit shows anywhere."""
+    text = canonical({**content, "sha256": _UNSEALED})
+    head, _, tail = text.rpartition(_UNSEALED)
+    return head + hashlib.sha256(text.encode()).hexdigest() + tail
 
-    Contents are not hashed here, but when they are read (see `verified`). The lengths of files elsewhere are seen only
-    then, too.
+
+def _is_sealed(text: bytes) -> bool:
+    seal = _SEAL.search(text, max(0, len(text) - 100))
+    if seal is None:
+        return False
+    blank = text[: seal.start(1)] + _UNSEALED.encode() + text[seal.end(1) :]
+    return hashlib.sha256(blank).hexdigest().encode() == seal[1]
+
+
+def parse(path: Place) -> Manifest:
+    """The manifest of a directory, taken by its own word: the files it lists are not looked at.
 
     Raises:
-        StoreError: the directory is absent, has no manifest, or does not match it.
+        StoreError: the directory is absent, has no manifest, or one that is damaged or of another format.
     """
     if not path.is_dir():
         elsewhere = "make it with `dvc repro`, or fetch it with `dvc pull`"
@@ -73,7 +88,19 @@ def read(path: Place, kind: str | None = None) -> Manifest:
         raise StoreError(
             f"{path} has no {MANIFEST}, so it is not complete: remove it and run `dvc repro`, or `dvc pull` it again"
         ) from None
-    manifest = _parsed(path, text)
+    return _parsed(path, text)
+
+
+def read(path: Place, kind: str | None = None) -> Manifest:
+    """The manifest of a complete directory, after checking that every file is there and as long as it was.
+
+    Contents are not hashed here, but when they are read (see `verified`). The lengths of files elsewhere are seen only
+    then, too.
+
+    Raises:
+        StoreError: the directory is absent, has no manifest, or does not match it.
+    """
+    manifest = parse(path)
     if isinstance(path, Path):
         for name, entry in manifest.files.items():
             if not _as_long(path / name, entry["bytes"]):
@@ -93,6 +120,8 @@ def _parsed(path: Place, text: bytes) -> Manifest:
                 f"{path} has format {content['format']!r:.60}, and this version of phasescope reads {FORMAT}: "
                 "install the version that wrote it"
             )
+        if not _is_sealed(text):
+            raise ValueError("not as it was written")
         manifest = Manifest(
             path=path,
             kind=content["kind"],
