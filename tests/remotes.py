@@ -73,7 +73,7 @@ def folder(place: Path) -> Iterator[Folder]:
 
 @contextmanager
 def ssh(place: Path) -> Iterator[Folder]:
-    """An OpenSSH server that lets in who runs the tests, by the key `~/.ssh/id_ed25519` of the home `place / "home"`."""
+    """An OpenSSH server that lets in who runs the tests, by the key in the home `place / "home"`."""
     if SSHD is None or importlib.util.find_spec("dvc_ssh") is None:
         pytest.skip("needs sshd (Debian: openssh-server) and dvc-ssh")
     keys = place / "home" / ".ssh"

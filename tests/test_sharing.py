@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -84,8 +83,8 @@ class Site:
         ada.call("git", "commit", "--quiet", "--message", "Code and settings")
         subprocess.run(["git", "clone", "--quiet", "--bare", ada.path, self.place / "origin.git"], check=True)
         ada.call("git", "remote", "add", "origin", ORIGIN)
-        ada.call("git", "push", "--quiet", "--set-upstream", "origin", "HEAD")
         self.follow(ada, self.once)
+        ada.call("git", "push", "--quiet", "--set-upstream", "origin", "HEAD")
         return ada
 
     def bob(self, name: str = "bob") -> Project:
@@ -119,7 +118,18 @@ def site(kind, tmp_path):
 
 def test_every_block_of_the_page_is_run_here():
     counts = {heading: len(blocks) for heading, blocks in PAGE.items()}
-    assert counts == {"A folder": 1, "SSH": 2, "S3": 2, PUSH: 1, PULL: 2, VERIFY: 1, PART: 6, TRIED: 2, DISK: 1, DAMAGE: 2}
+    assert counts == {
+        "A folder": 1,
+        "SSH": 2,
+        "S3": 2,
+        PUSH: 1,
+        PULL: 2,
+        VERIFY: 1,
+        PART: 6,
+        TRIED: 2,
+        DISK: 1,
+        DAMAGE: 2,
+    }
 
 
 @EVERY
@@ -139,13 +149,13 @@ def test_what_one_pushes_another_pulls_and_nothing_runs_again(site, made):
 
 
 @FOLDER_FIRST
-def test_a_part_of_a_project_is_enough_for_a_figure_and_for_reading(site, made):
+def test_a_part_of_a_project_is_enough_for_a_figure_and_for_reading(site, made, monkeypatch):
     site.follow(site.ada(made), site.each, block(PUSH, 0))
 
     bob = site.bob()
     site.follow(bob, site.each, block(PART, 0))
     assert present(bob) == ["figures", "metrics", "runs"]
-    assert contents(bob.path / "runs") == {f"beta/{k}": v for k, v in contents(made.path / "runs" / "beta").items() if k.startswith("train/")}
+    assert contents(bob.path / "runs" / "beta" / "train") == contents(made.path / "runs" / "beta" / "train")
 
     cyd = site.bob("cyd")
     site.follow(cyd, site.each, block(PART, 1))
@@ -157,23 +167,122 @@ def test_a_part_of_a_project_is_enough_for_a_figure_and_for_reading(site, made):
     assert pictures == {name for name in contents(cyd.path / "figures") if name.endswith(".png")}
 
     whole = xr.open_zarr(made.path / "runs" / "beta" / "activations" / "arrays.zarr").load()
-    layer, seed = (site.bob(name) for name in ("dot", "eve"))
-    site.follow(layer, site.each, block(PART, 3))
-    store = "runs/beta/activations/arrays.zarr"
-    pulled = xr.open_zarr(layer.path / store)
-    assert pulled["predense"].load().identical(whole["predense"])
+    dot = site.bob("dot")
+    site.follow(dot, site.each, block(PART, 3))
+    pulled = xr.open_zarr(dot.path / "runs" / "beta" / "activations" / "arrays.zarr")
+    assert pulled["predense"].identical(whole["predense"])
     assert pulled["logits"].isnull().all()
-    site.follow(seed, site.each, block(PART, 4))
+    eve = site.bob("eve")
+    site.follow(eve, site.each, block(PART, 4))
     language, python = PAGE[PART][5]
     assert language == "python"
-    saved = f"{site.placed(python)}\nfirst.drop_vars(['split', 'part'], errors='ignore').to_netcdf('first.nc', engine='scipy')"
-    seed.call(sys.executable, "-c", saved)
-    shards = [name for name in contents(seed.path / store) if name.startswith("predense/c/")]
-    assert {name.split("/")[2] for name in shards} == {"0"}
-    assert pulled["predense"].sel(seed=1).notnull().all()
+    monkeypatch.chdir(eve.path)
+    names: dict = {}
+    exec(site.placed(python), names)
+    assert names["first"].identical(whole["predense"].sel(seed=0))
+    assert names["activations"]["predense"].sel(seed=1).isnull().all()
 
 
 def present(project: Project) -> list[str]:
     """The folders with results of any kind."""
     folders = ("data", "datasets", "runs", "results", "figures", "metrics")
     return sorted(name for name in folders if (project.path / name).exists())
+
+
+@FOLDER_FIRST
+def test_what_one_has_tried_another_gets_without_running_it(site, made):
+    site.follow(site.ada(made), site.each, block(TRIED, 0))
+    bob = site.bob()  # whose commit knows of no results
+    told = site.follow(bob, site.each, block(TRIED, 1))
+    assert re.findall(r"Running stage '(.*)'", told) == ["resolve"]
+    assert "'train@beta' is cached" in told
+    assert contents(bob.path / "runs") == contents(made.path / "runs")
+    # Copies instead of links, for who edits in place.
+    site.follow(bob, block(DISK, 0))
+    assert {path.stat().st_nlink for path in (bob.path / "runs").rglob("*") if path.is_file()} == {1}
+
+
+@pytest.mark.parametrize("kind", ["ssh"])
+def test_a_push_that_was_killed_goes_on_with_what_is_missing(site, made):
+    ada = site.ada(made)
+    site.follow(ada, site.each)
+    running = subprocess.Popen(
+        ["dvc", "push"], cwd=ada.path, env=ada.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_for(lambda: running.poll() is not None or site.remote.count() > 5)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    told = site.follow(ada, block(PUSH, 0))
+    (sent,) = re.findall(r"^(\d+) files pushed$", told, flags=re.MULTILINE)
+    total = site.remote.count()
+    assert 0 < int(sent) < total
+    bob = site.bob()
+    site.follow(bob, site.each, block(PULL, 1))
+    assert contents(bob.path / "runs") == contents(made.path / "runs")
+
+
+SHARD = "activations/arrays.zarr/predense/c/0/3/0/0"
+WEIGHTS = "train/arrays.zarr/weights/c/1/2/0"
+BELIEVING = "dvc remote modify --local store verify false"
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+@EVERY
+def test_damage_in_the_remote_is_told(site, made):
+    site.follow(
+        site.ada(made),
+        site.each,
+        "dvc push activations@beta train@beta",
+        "git add dvc.lock configs",
+        "git commit -qm x",
+        "git push -q",
+    )
+    run = made.path / "runs" / "beta"
+    shard, weights = (run / SHARD).read_bytes(), (run / WEIGHTS).read_bytes()
+    site.remote.put(md5(shard), flipped(shard))
+    site.remote.put(md5(weights), cut(weights))
+    pull = "dvc pull activations@beta train@beta"
+
+    bob = site.bob()
+    told = site.follow(bob, site.each, pull, fails=True)
+    assert {"runs/beta/activations", "runs/beta/train"} <= set(told.split())
+    assert not (bob.path / "runs" / "beta" / SHARD).exists()
+
+    # A clone that believes its remote has the damage, and DVC does not see it.
+    site.follow(bob, BELIEVING, pull)
+    assert (bob.path / "runs" / "beta" / SHARD).read_bytes() == flipped(shard)
+    assert (bob.path / "runs" / "beta" / WEIGHTS).read_bytes() == cut(weights)
+    assert "runs/beta" not in bob.call("dvc", "data", "status", "--not-in-remote", "--granular")
+    told = site.follow(bob, block(VERIFY, 0), fails=True)
+    assert f"runs/beta/{SHARD}" in told
+    assert f"runs/beta/{WEIGHTS}" in told
+
+    site.remote.remove(md5(shard))
+    cyd = site.bob("cyd")
+    assert "failed to transfer" in site.follow(cyd, site.each, pull, fails=True)
+
+
+@pytest.mark.parametrize("kind", ["folder"])
+def test_a_damaged_remote_is_mended_and_so_is_a_clone_of_it(site, made):
+    ada = site.ada(made)
+    site.follow(ada, block(PUSH, 0))
+    shard = (made.path / "runs" / "beta" / SHARD).read_bytes()
+    site.remote.put(md5(shard), flipped(shard))
+    bob = site.bob()
+    site.follow(bob, BELIEVING, "dvc pull")
+    assert (bob.path / "runs" / "beta" / SHARD).read_bytes() != shard
+    site.follow(ada, block(DAMAGE, 0))
+    site.follow(bob, block(DAMAGE, 1))
+    assert contents(bob.path / "runs") == contents(made.path / "runs")
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
