@@ -10,11 +10,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,20 +50,19 @@ class Folder:
 
 @dataclass
 class Bucket:
-    """A remote on an S3 server that asks nobody who they are."""
+    """A remote in a bucket of an S3 server."""
 
-    url: str
+    client: Any
     substitutes: Mapping[str, str]
 
     def put(self, md5: str, content: bytes) -> None:
-        self._request("PUT", md5, content)
+        self.client.put_object(**self._object(md5), Body=content)
 
     def remove(self, md5: str) -> None:
-        self._request("DELETE", md5)
+        self.client.delete_object(**self._object(md5))
 
-    def _request(self, method: str, md5: str, content: bytes | None = None) -> None:
-        url = f"{self.url}/files/md5/{md5[:2]}/{md5[2:]}"
-        urllib.request.urlopen(urllib.request.Request(url, content, method=method), timeout=60).close()
+    def _object(self, md5: str) -> dict[str, str]:
+        return {"Bucket": "my-bucket", "Key": f"phasescope/files/md5/{md5[:2]}/{md5[2:]}"}
 
 
 @contextmanager
@@ -108,9 +107,14 @@ def s3(place: Path) -> Iterator[Bucket]:
     port = free_port()
     server = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
     with serving(server, port, place / "moto.log"):
-        bucket = f"http://127.0.0.1:{port}/my-bucket"
-        urllib.request.urlopen(urllib.request.Request(bucket, method="PUT"), timeout=60).close()
-        yield Bucket(f"{bucket}/phasescope", {"https://s3.example.org": f"http://127.0.0.1:{port}"})
+        import boto3
+
+        url = f"http://127.0.0.1:{port}"
+        keys = {"aws_access_key_id": "tester", "aws_secret_access_key": "tester", "region_name": "us-east-1"}
+        client = boto3.client("s3", endpoint_url=url, **keys)
+        client.create_bucket(Bucket="my-bucket")
+        yield Bucket(client, {"https://s3.example.org": url})
+        client.close()
 
 
 KINDS = {"folder": folder, "ssh": ssh, "s3": s3}
