@@ -64,10 +64,8 @@ class Site:
 
     def has_home(self, project: Project) -> Project:
         """The project of somebody whose home holds nothing but their keys."""
-        credentials = [name for name in project.environment if name.startswith("AWS_")]
-        for name in credentials:
-            del project.environment[name]
-        project.environment |= {
+        project.environment = {
+            **{name: value for name, value in project.environment.items() if not name.startswith("AWS_")},
             "HOME": str(self.place / "home"),
             "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),  # matplotlib's fonts
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -257,7 +255,7 @@ def test_damage_in_the_remote_is_told(site, made):
     assert not (bob.path / "runs" / "beta" / SHARD).exists()
 
     # A clone that believes its remote has the damage, and DVC does not see it.
-    told = site.follow(bob, BELIEVING, pull, pull)
+    told = site.follow(bob, site.each, BELIEVING, pull, pull)
     assert "Everything is up to date." in told
     assert (bob.path / "runs" / "beta" / SHARD).read_bytes() == flipped(shard)
     assert (bob.path / "runs" / "beta" / WEIGHTS).read_bytes() == cut(weights)
