@@ -22,8 +22,8 @@ SETUP = {"folder": "A folder", "ssh": "SSH", "s3": "S3"}
 PUSH, PULL, VERIFY, PART = "Push", "Pull", "Verify", "A part of a project"
 TRIED, DISK, DAMAGE = "What others have tried", "Disk", "Damage"
 
-#: The three remotes; what does not depend on the kind is tried on the slower ones only with --slow.
 EVERY = pytest.mark.parametrize("kind", list(KINDS))
+#: What hardly depends on the kind is tried on the slower ones only with --slow.
 FOLDER_FIRST = pytest.mark.parametrize(
     "kind", ["folder", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ssh", "s3"))]
 )
@@ -147,38 +147,47 @@ def test_what_one_pushes_another_pulls_and_nothing_runs_again(site, made):
 
 
 @FOLDER_FIRST
-def test_a_part_of_a_project_is_enough_for_a_figure_and_for_reading(site, made, monkeypatch):
+def test_a_part_of_a_project_is_enough_for_reading(site, made, monkeypatch):
     site.follow(site.ada(made), site.each, block(PUSH, 0))
 
     bob = site.bob()
     site.follow(bob, site.each, block(PART, 0))
     assert present(bob) == ["figures", "metrics", "runs"]
-    assert contents(bob.path / "runs" / "beta" / "train") == contents(made.path / "runs" / "beta" / "train")
-
-    cyd = site.bob("cyd")
-    site.follow(cyd, site.each, block(PART, 1))
-    cyd.change("params.yaml", ("dpi: 40", "dpi: 50"))
-    told = site.follow(cyd, site.each, block(PART, 2))
-    assert re.findall(r"Running stage '(.*)'", told) == ["resolve", "figures"]
-    assert present(cyd) == ["figures", "metrics", "results"]
-    pictures = {name for name in contents(made.path / "figures") if name.endswith(".png")}
-    assert pictures == {name for name in contents(cyd.path / "figures") if name.endswith(".png")}
+    assert contents(bob.path / "runs") == {
+        f"beta/train/{name}": content for name, content in contents(made.path / "runs" / "beta" / "train").items()
+    }
 
     whole = xr.open_zarr(made.path / "runs" / "beta" / "activations" / "arrays.zarr").load()
-    dot = site.bob("dot")
-    site.follow(dot, site.each, block(PART, 3))
-    pulled = xr.open_zarr(dot.path / "runs" / "beta" / "activations" / "arrays.zarr")
+    cyd = site.bob("cyd")
+    site.follow(cyd, site.each, block(PART, 3))
+    pulled = xr.open_zarr(cyd.path / "runs" / "beta" / "activations" / "arrays.zarr")
     assert pulled["predense"].identical(whole["predense"])
     assert pulled["logits"].isnull().all()
-    eve = site.bob("eve")
-    site.follow(eve, site.each, block(PART, 4))
+
+    dot = site.bob("dot")
+    site.follow(dot, site.each, block(PART, 4))
     language, python = PAGE[PART][5]
     assert language == "python"
-    monkeypatch.chdir(eve.path)
+    monkeypatch.chdir(dot.path)
     names: dict = {}
     exec(site.placed(python), names)
     assert names["first"].identical(whole["predense"].sel(seed=0))
     assert names["activations"]["predense"].sel(seed=1).isnull().all()
+
+
+@EVERY
+@pytest.mark.slow
+def test_a_figure_is_drawn_anew_without_a_gpu_images_or_activations(site, made):
+    site.follow(site.ada(made), site.each, block(PUSH, 0))
+    bob = site.bob()
+    site.follow(bob, site.each, block(PART, 1))
+    bob.change("params.yaml", ("dpi: 40", "dpi: 50"))
+    told = site.follow(bob, site.each, block(PART, 2))
+    assert re.findall(r"Running stage '(.*)'", told) == ["resolve", "figures"]
+    assert present(bob) == ["figures", "metrics", "results"]
+    before, after = contents(made.path / "figures"), contents(bob.path / "figures")
+    assert before.keys() == after.keys()
+    assert before["png/figure-1.png"] != after["png/figure-1.png"]
 
 
 def present(project: Project) -> list[str]:
@@ -187,7 +196,8 @@ def present(project: Project) -> list[str]:
     return sorted(name for name in folders if (project.path / name).exists())
 
 
-@FOLDER_FIRST
+@EVERY
+@pytest.mark.slow
 def test_what_one_has_tried_another_gets_without_running_it(site, made):
     site.follow(site.ada(made), site.each, block(TRIED, 0))
     bob = site.bob()  # whose commit knows of no results
@@ -233,7 +243,7 @@ def cut(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
-@EVERY
+@FOLDER_FIRST
 def test_damage_in_the_remote_is_told(site, made):
     site.follow(
         site.ada(made),
@@ -268,6 +278,7 @@ def test_damage_in_the_remote_is_told(site, made):
     assert "failed to transfer" in site.follow(cyd, site.each, pull, fails=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder"])
 def test_a_damaged_remote_is_mended_and_so_is_a_clone_of_it(site, made):
     ada = site.ada(made)
