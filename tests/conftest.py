@@ -4,12 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+import projects
 from phasescope.params.settings import read, shares
 from phasescope.store.commit import write_file
 from phasescope.store.manifest import canonical
@@ -105,23 +107,39 @@ def bare_project(tmp_path) -> Project:
     return new_project(tmp_path / "project")
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder that `make` fills, once for all processes of pytest."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    path = shared / name
+    with FileLock(shared / f"{name}.lock"):
+        if not path.exists():
+            draft = shared / f"{name}.part"
+            make(draft)
+            draft.rename(path)
+    return path
+
+
+def run_all(path: Path) -> None:
+    draft = new_project(path)
+    scripts = "\n".join(" ".join((f"stages/{stage}.py", *arguments)) for stage, *arguments in STAGES)
+    process = subprocess.run(
+        [sys.executable, "-c", RUN_ALL], input=scripts, cwd=draft.path, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+
+
 @pytest.fixture(scope="session")
 def complete(tmp_path_factory) -> Path:
     """A project in which every stage has run, made once for all processes of pytest; copy it, never change it."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    path = shared / "complete"
-    with FileLock(shared / "complete.lock"):
-        if not path.exists():
-            draft = new_project(shared / "complete.part")
-            scripts = "\n".join(" ".join((f"stages/{stage}.py", *arguments)) for stage, *arguments in STAGES)
-            process = subprocess.run(
-                [sys.executable, "-c", RUN_ALL], input=scripts, cwd=draft.path, capture_output=True, text=True
-            )
-            assert process.returncode == 0, process.stderr
-            draft.path.rename(path)
-    return path
+    return once(tmp_path_factory, "complete", run_all)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> projects.Project:
+    """A project under DVC whose pipeline has run, made once for all processes of pytest; copy it, never change it."""
+    return projects.Project(once(tmp_path_factory, "made", projects.make))
 
 
 @pytest.fixture

@@ -1,46 +1,21 @@
-"""The pipeline under DVC: what is affected runs, and nothing else; what was made is shared; what was killed goes on."""
+"""The pipeline under DVC: what is affected runs, and nothing else; what was killed goes on."""
 
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import xarray as xr
 from ruamel.yaml import YAML
 
 from closure import ROOT, reached
+from projects import PARAMS, PER_RUN, Project, contents, wait_for
 
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py"))
-PER_RUN = ("train", "activations", "decode", "probe", "distributions")
-
-PARAMS = """\
-# a small project
-datasets:
-  digits: {source: digits, resolution: 8}
-runs:
-  alpha:
-    dataset: digits
-    model: {name: f0}
-    train: {learning_rate: 0.001, iterations: 2048}
-    activations: {taps: [softmax, logits]}
-  beta:
-    dataset: digits
-    model: {name: vgg8, width: 0.05}
-    train: {learning_rate: 0.01, iterations: 8}
-train:
-  seeds: [0, 1]
-  batch_size: 16
-activations:
-  taps: [logits, predense]
-figures:
-  dpi: 40
-"""
 
 
 def pipeline() -> dict[str, dict]:
@@ -69,73 +44,6 @@ def test_every_stage_script_is_a_stage_of_its_name():
         assert command[2:] in ([], ["${key}"])  # nothing else from params.yaml reaches a command line
 
 
-class Project:
-    """A project of its own, with the repository's pipeline and sources."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        site = path.parent / f"{path.name}-site"
-        self.environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(path / "src"),
-            "DVC_NO_ANALYTICS": "1",
-            "DVC_GLOBAL_CONFIG_DIR": str(site / "global"),
-            "DVC_SYSTEM_CONFIG_DIR": str(site / "system"),
-            "DVC_SITE_CACHE_DIR": str(site / "cache"),
-            **{
-                f"GIT_{who}_{what}": "tester@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-            },
-        }
-
-    def call(self, *command: str, fails: bool = False) -> str:
-        done = subprocess.run(command, cwd=self.path, env=self.environment, capture_output=True, text=True)
-        assert (done.returncode != 0) == fails, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def repro(self, *options: str) -> list[str]:
-        """Run `dvc repro`; gives the names of the stages that ran."""
-        return re.findall(r"Running stage '(.*)'", self.call("dvc", "repro", *options))
-
-    def change(self, file: str, *replacements: tuple[str, str]) -> None:
-        path = self.path / file
-        text = path.read_text()
-        for old, new in replacements:
-            assert old in text
-            text = text.replace(old, new)
-        path.write_text(text)
-
-    def copy(self, path: Path) -> "Project":
-        shutil.copytree(self.path, path, symlinks=True)
-        return Project(path)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Project:
-    """A project whose pipeline has run once."""
-    project = Project(tmp_path_factory.mktemp("pipeline") / "project")
-    project.path.mkdir()
-    for name in ("stages", "src"):
-        shutil.copytree(ROOT / name, project.path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
-        shutil.copy(ROOT / name, project.path)
-    (project.path / "params.yaml").write_text(PARAMS)
-    project.call("git", "init", "--quiet")
-    project.call("dvc", "init", "--quiet")
-    shutil.copy(ROOT / ".dvc" / "config", project.path / ".dvc" / "config")
-    ran = project.repro()
-    assert sorted(ran) == sorted(
-        [
-            "resolve",
-            "prepare@digits",
-            *(f"{stage}@{run}" for run in ("alpha", "beta") for stage in PER_RUN),
-            "phases",
-            "figures",
-        ]
-    )
-    return project
-
-
 @pytest.fixture
 def project(made, tmp_path) -> Project:
     return made.copy(tmp_path / "project")
@@ -145,20 +53,20 @@ def of_run(run: str, *stages: str) -> list[str]:
     return sorted(["resolve", *(f"{stage}@{run}" for stage in stages), "phases", "figures"])
 
 
-def test_a_second_repro_has_nothing_to_do(made):
-    assert "Data and pipelines are up to date." in made.call("dvc", "repro")
+def test_a_second_repro_has_nothing_to_do(project):
+    assert "Data and pipelines are up to date." in project.call("dvc", "repro")
 
 
-def test_the_figures_are_on_the_page_of_plots_once_each_and_the_phases_are_metrics(made):
-    made.call("dvc", "plots", "show")
-    page = (made.path / "dvc_plots" / "index.html").read_text()
+def test_the_figures_are_on_the_page_of_plots_once_each_and_the_phases_are_metrics(project):
+    project.call("dvc", "plots", "show")
+    page = (project.path / "dvc_plots" / "index.html").read_text()
     shown = sorted(
         Path(name).name.removeprefix("workspace_figures_png_") for name in re.findall(r'<img src="(.*?)"', page)
     )
     names = ["distributions", "figure-1", "figure-2", "figure-4-beta", "probes"]
     assert shown == [f"{name}.png" for name in names]
-    assert sorted(path.stem for path in (made.path / "figures").glob("*.svg")) == names
-    assert '"constant_until"' in made.call("dvc", "metrics", "show", "--json")
+    assert sorted(path.stem for path in (project.path / "figures").glob("*.svg")) == names
+    assert '"constant_until"' in project.call("dvc", "metrics", "show", "--json")
 
 
 def test_a_run_setting_reruns_that_run_and_what_collects(project):
@@ -230,24 +138,6 @@ def sizes(folder: Path) -> dict[str, int]:
     return {str(p): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
 
 
-def test_what_is_pushed_is_pulled_elsewhere_and_nothing_runs_again(project, tmp_path):
-    project.call("git", "add", "--all")
-    project.call("git", "commit", "--quiet", "--message", "a run")
-    tracked = project.call("git", "ls-files").split()
-    assert "configs/phases.json" in tracked
-    assert not [name for name in tracked if name.startswith(("runs/", "results/", "figures/", "datasets/"))]
-    project.call("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
-    project.call("git", "commit", "--quiet", "--all", "--message", "a remote")
-    project.call("dvc", "push")
-    other = Project(tmp_path / "other")
-    subprocess.run(["git", "clone", "--quiet", str(project.path), str(other.path)], check=True)
-    other.call("dvc", "pull")
-    assert "Data and pipelines are up to date." in other.call("dvc", "repro")
-    assert xr.open_zarr(other.path / "runs" / "beta" / "activations" / "arrays.zarr")["predense"].notnull().all()
-    other.change("params.yaml", ("dpi: 40", "dpi: 50"))
-    assert other.repro() == ["resolve", "figures"]
-
-
 @pytest.mark.parametrize("victim", ["stage", "dvc"])
 def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(project, made, victim):
     scratch = project.path / "runs" / "alpha" / ".scratch"
@@ -309,18 +199,7 @@ def test_only_new_cells_are_computed_where_a_seed_a_step_and_a_tap_were_added(pr
     assert "train alpha" not in told
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
 def unchanged(folder: Path) -> bool:
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     time.sleep(1.0)
     return before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
-
-
-def wait_for(condition, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
