@@ -92,7 +92,8 @@ def scratch(target: Path, key: str) -> Iterator[Scratch]:
         # Zarr writes a file beside its place and renames it; a killed process leaves such files behind.
         for left in work.path.rglob("*.partial"):
             left.unlink()
-        yield work
+        with _told_where(target):
+            yield work
         if not work.path.exists():
             for left in root.iterdir():
                 # A key has no dash: what is left of `mnist-small` is none of `mnist`'s.
@@ -109,13 +110,25 @@ def write_file(path: Path, data: bytes) -> None:
     """Write a small file of its own so that it is whole or absent, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.part")
+    with _told_where(path):
+        try:
+            _write_synced(draft, data)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        draft.rename(path)
+        sync(path.parent)
+
+
+@contextmanager
+def _told_where(path: Path) -> Iterator[None]:
+    """Give errors a place that have none: a write into an open file fails, such as on a full disk, without its name."""
     try:
-        _write_synced(draft, data)
-    except BaseException:
-        draft.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
         raise
-    draft.rename(path)
-    sync(path.parent)
 
 
 def _write_synced(path: Path, data: bytes) -> None:
