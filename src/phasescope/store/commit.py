@@ -95,11 +95,13 @@ def scratch(target: Path, key: str) -> Iterator[Scratch]:
         with _told_where(target):
             yield work
         if not work.path.exists():
+            # All is in its place: what cannot be tidied up must not fail the stage, for DVC would remove its output.
             for left in root.iterdir():
                 # A key has no dash: what is left of `mnist-small` is none of `mnist`'s.
                 if left.is_dir() and left.name.rpartition("-")[0] == target.name:
-                    shutil.rmtree(left)
-            (root / f"{target.name}.lock").unlink(missing_ok=True)
+                    shutil.rmtree(left, ignore_errors=True)
+            with suppress(OSError):
+                (root / f"{target.name}.lock").unlink(missing_ok=True)
     finally:
         lock.release()
         with suppress(OSError):  # not empty: a neighbour is at work, or this one goes on later
