@@ -73,7 +73,7 @@ def main() -> int:
     warm_up()
     operations = undisturbed(folder)
     after = dict(zip(STAGES, map(tree, (before(folder, name) for name in [*STAGES, None][1:])), strict=True))
-    attempts = [Attempt(s, k, fault) for s in STAGES for k in range(1, len(operations[s]) + 1) for fault in FAULTS]
+    attempts = [Attempt(s, k, fault) for fault in FAULTS for s in STAGES for k in range(1, len(operations[s]) + 1)]
     end = math.inf
     if given.seconds is not None:
         random.Random(given.seed).shuffle(attempts)
@@ -155,7 +155,8 @@ def lane(folder: Path, index: int, attempts: list[Attempt], after: dict[str, Tre
         fault = (attempt.k, FAULTS[attempt.fault])
         code, said = forked(lambda name=attempt.stage: run_stage(name), project, place, fault)
         operation = (place / "operations").read_text().strip()
-        outcome, problem = judge(attempt, operation, code, said, tree(project) == after[attempt.stage])
+        lost = differences(tree(project), after[attempt.stage], more=False)
+        outcome, problem = judge(attempt, operation, code, said, lost)
         problems = [problem] if problem else []
         problems += recover(attempt.stage, project, place, after)
         outcomes[f"{attempt.fault}: {outcome}{', then WRONG' * bool(problems)}"] += 1
@@ -167,15 +168,15 @@ def lane(folder: Path, index: int, attempts: list[Attempt], after: dict[str, Tre
     return int(wrong > 0)
 
 
-def judge(attempt: Attempt, operation: str, code: int, said: str, complete: bool) -> tuple[str, str]:
-    """How a disturbed stage ended, and what is wrong with that or nothing."""
-    ended = f"ended with {code}: {said.strip() or 'no word'}"
+def judge(attempt: Attempt, operation: str, code: int, said: str, lost: list[str]) -> tuple[str, str]:
+    """How a disturbed stage ended, and what is wrong with that or nothing; `lost` is what it should have made."""
+    ended = f"ended with {code}: {said.strip() or 'no word'}; {', '.join(lost)}"
     if not operation:
-        return "not reached", "" if code == 0 and complete else ended
+        return "not reached", "" if code == 0 and not lost else ended
     if attempt.fault == "kill":
         return "killed", "" if code == -signal.SIGKILL else ended
     if code == 0:
-        harmless = operation.split()[0] in TIDYING and not said
+        harmless = operation.split()[0] in TIDYING and not said and not lost
         return "went on", "" if harmless else ended
     if code != 1 or said.count("\n") != 1:
         return "more than a line", ended
@@ -194,7 +195,7 @@ def recover(name: str, project: Path, place: Path, after: dict[str, Tree]) -> li
         # DVC removes what a stage makes before it runs it; by hand it is still there.
         copy(place / "left", project)
         shutil.rmtree(project / STAGES[name])
-        (project / "provenance" / f"{STAGES[name]}.json").unlink(missing_ok=True)
+        (project / "provenance" / "runs" / RUN / f"{name}.json").unlink()
         problems += [f"with its outputs removed first: {line}" for line in run_again(name, project, place, after)]
     return problems
 
@@ -309,11 +310,11 @@ def below(folder: str, files: Tree) -> Tree:
     return {name: content for name, content in files.items() if name.startswith(f"{folder}/")}
 
 
-def differences(there: Tree, expected: Tree) -> list[str]:
-    """What is missing, left over or not the same, finished cells apart."""
+def differences(there: Tree, expected: Tree, more: bool = True) -> list[str]:
+    """What is missing, not the same, and with `more` what is left over, finished cells apart."""
     found = [f"{name} is missing" for name in expected.keys() - there.keys() - below(CACHE, expected).keys()]
     finished = {name for name in below(CACHE, there) if not name.endswith((".part", ".partial", ".tmp"))} | {CACHE}
-    found += [f"{name} is left over" for name in there.keys() - expected.keys() - finished]
+    found += [f"{name} is left over" for name in there.keys() - expected.keys() - finished if more]
     shared = expected.keys() & there.keys()
     found += [f"{name} has other bytes" for name in shared - finished if there[name] != expected[name]]
     return sorted(found)[:5]
