@@ -148,9 +148,13 @@ def lane(folder: Path, index: int, attempts: list[Attempt], after: dict[str, Tre
     place.mkdir()
     outcomes: Counter[str] = Counter()
     wrong = 0
-    for attempt in attempts:
+    told_at = time.monotonic()
+    for number, attempt in enumerate(attempts):
         if time.monotonic() > end:
             break
+        if time.monotonic() - told_at > 60:
+            print(f"{number} of {len(attempts)} in lane {index}", flush=True)
+            told_at = time.monotonic()
         copy(before(folder, attempt.stage), project)
         fault = (attempt.k, FAULTS[attempt.fault])
         code, said = forked(lambda name=attempt.stage: run_stage(name), project, place, fault)
