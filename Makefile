@@ -32,6 +32,10 @@ repro: setup  ## run the whole pipeline: train, store, measure, draw
 test: setup  ## run the tests
 	pytest -n auto -q
 
+.PHONY: faults
+faults: setup  ## kill and fail every file operation of a small run: nothing half-written may be left
+	pytest --slow -q -s tests/test_faults.py
+
 .PHONY: lint
 lint: setup  ## check style, types and the order of the modules
 	ruff check

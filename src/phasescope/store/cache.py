@@ -14,8 +14,7 @@ import hashlib
 import io
 import json
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from phasescope.store.commit import fingerprint
+from phasescope.store.commit import fingerprint, told_where
 from phasescope.store.manifest import sha256
 
 
@@ -75,8 +74,8 @@ class CellCache:
         place = self._place(kind, key, hashlib.sha256(content).hexdigest())
         if place.exists() and not _is_whole(place):
             place.unlink(missing_ok=True)
-        with suppress(FileExistsError), place.open("xb") as file:
-            file.write(content)
+        with suppress(FileExistsError):
+            _write_new(place, [content])
         return place
 
     def load(self, kind: str, key: str) -> xr.Dataset | None:
@@ -155,8 +154,24 @@ def _link(source: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        with source.open("rb") as there, target.open("xb") as here:
-            shutil.copyfileobj(there, here, 1 << 20)
+        with source.open("rb") as there:
+            _write_new(target, iter(lambda: there.read(1 << 20), b""))
+
+
+def _write_new(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file that is not there yet. What a kill leaves of it does not have the hash in its name.
+
+    Raises:
+        FileExistsError: it is there.
+    """
+    with told_where(path), path.open("xb") as file:
+        try:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _packed(values: xr.Dataset) -> bytes:

@@ -81,13 +81,17 @@ def scratch(target: Path) -> Iterator[Scratch]:
             break
     try:
         work = Scratch(target)
-        work.clear()
-        work.path.mkdir()
-        try:
-            yield work
-        finally:
+        with told_where(target):
             work.clear()
-            Path(lock.lock_file).unlink(missing_ok=True)
+            work.path.mkdir()
+            try:
+                yield work
+            finally:
+                # What cannot be tidied up must not fail a stage whose output is in place: DVC would remove that.
+                with suppress(OSError):
+                    work.clear()
+                with suppress(OSError):
+                    Path(lock.lock_file).unlink(missing_ok=True)
     finally:
         lock.release()
         with suppress(OSError):  # not empty: a neighbour is at work
@@ -98,13 +102,25 @@ def write_file(path: Path, data: bytes) -> None:
     """Write a small file of its own so that it is whole or absent, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.part")
+    with told_where(path):
+        try:
+            _write_synced(draft, data)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        draft.rename(path)
+        _sync(path.parent)
+
+
+@contextmanager
+def told_where(path: Path) -> Iterator[None]:
+    """Give errors a place that have none: a write into an open file fails, such as on a full disk, without its name."""
     try:
-        _write_synced(draft, data)
-    except BaseException:
-        draft.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
         raise
-    draft.rename(path)
-    _sync(path.parent)
 
 
 def _write_synced(path: Path, data: bytes) -> None:
