@@ -46,6 +46,8 @@ def results_of_a_run(layers=("softmax", "logits", "predense"), seeds=3, classes=
             "accuracy": (cells, about(np.linspace(0.5, 0.9, len(STEPS)))),
             "shuffled_accuracy": (cells, about([0.1] * len(STEPS))),
             "network_accuracy": (cells[:2], about(np.linspace(0.1, 0.9, len(STEPS)))[:, :, 0]),
+            "network_loss": (cells[:2], about(np.linspace(2.0, 0.5, len(STEPS)))[:, :, 0]),
+            "weight_norm": (cells[:2], about(np.linspace(1.0, 2.0, len(STEPS)))[:, :, 0]),
             "pixel_accuracy": ((), 0.8),
         },
         coords,

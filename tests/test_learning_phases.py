@@ -37,7 +37,9 @@ def curves(root: Path, name: str, job: TrainJob, chosen: ActivationsSettings) ->
     samples = cells.samples_of(stored)
     decoded = cells.measure(stored, "decode", decode, samples, SETTINGS.decode, cache).result
     probed = cells.measure(stored, "probe", probe, samples, SETTINGS.probe, cache).result
-    probed["network_accuracy"] = stored.recorded["accuracy"].sel(part="test", drop=True).load()
+    recorded = stored.recorded.sel(part="test", drop=True)
+    probed["network_accuracy"], probed["network_loss"] = recorded["accuracy"].load(), recorded["loss"].load()
+    probed["weight_norm"] = recorded["weight_norm"].load()
     return decoded, probed
 
 

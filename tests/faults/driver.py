@@ -40,8 +40,8 @@ RUN = "tiny"
 #: Each stage with the directory it makes.
 STAGES = {"train": f"runs/{RUN}/train", "activations": f"runs/{RUN}/activations", "decode": f"results/{RUN}/decode"}
 FAULTS = {"kill": 0, "ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES}
-#: What may fail and the stage go on: tidying up after everything is in place.
-TIDYING = ("unlink", "rmdir")
+#: What may fail and the stage go on: tidying up after everything is in place, and a link, where a copy will do.
+TIDYING = ("unlink", "rmdir", "link")
 #: Finished cells, for going on with. They may stay, and must not change a result.
 CACHE = ".phasescope"
 #: One of these begins each place that a message can name.
