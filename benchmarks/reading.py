@@ -7,8 +7,6 @@ cell, by turns through `open_verified` and through `xarray.open_zarr`. Files are
 """
 
 import argparse
-import hashlib
-import json
 import statistics
 import tempfile
 import time
@@ -18,14 +16,21 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from phasescope.store import arrays, manifest
+from phasescope.store import arrays, commit, manifest
 from phasescope.store.verified import open_verified
 
 SEEDS, STEPS, FEATURES = 2, 8, 512
 
 
-def make(store: Path, megabytes: int) -> None:
+def make(target: Path, megabytes: int) -> None:
     """Write a directory with one array of about so many megabytes of numbers."""
+    with commit.scratch(target) as scratch:
+        fill(scratch.path, megabytes)
+        scratch.commit("benchmark", {})
+
+
+def fill(store: Path, megabytes: int) -> None:
+    """The group of that directory."""
     samples = megabytes * 1_000_000 // (SEEDS * STEPS * FEATURES * 2)
     group = arrays.create_group(store / arrays.GROUP)
     dims = ("seed", "step", "sample", "feature")
@@ -36,16 +41,6 @@ def make(store: Path, megabytes: int) -> None:
     arrays.write(group, "seed", ("seed",), np.arange(SEEDS))
     arrays.write(group, "step", ("step",), np.arange(STEPS))
     arrays.finish(store / arrays.GROUP)
-    paths = [path for path in sorted(store.rglob("*")) if path.is_file()]
-    files = {
-        path.relative_to(store).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
-        for path in paths
-    }
-    content = {"format": manifest.FORMAT, "kind": "benchmark", "settings": {}, "files": files, "extra": {}}
-    (store / manifest.MANIFEST).write_text(json.dumps(content))
 
 
 def seconds(opened: Callable[[], xr.Dataset]) -> tuple[float, float]:

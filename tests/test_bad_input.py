@@ -24,6 +24,7 @@ from phasescope.cli import app
 from phasescope.errors import UserError
 from phasescope.params.phases import PhasesJob
 from phasescope.store import commit, manifest
+from phasescope.store.files import MEND
 
 OUTPUTS = ("configs", "datasets", "runs", "results", "figures", "metrics")
 
@@ -230,7 +231,7 @@ def test_a_damaged_manifest(store, change):
     path.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
     with pytest.raises(manifest.StoreError) as caught:
         manifest.read(store)
-    assert str(caught.value) == f"{path} is damaged: `dvc pull` {store} again, or remove it and run `dvc repro`"
+    assert str(caught.value) == f"{path} is damaged: {MEND}"
 
 
 def test_a_manifest_of_another_version(store):
@@ -266,9 +267,7 @@ def test_a_store_with_a_file_missing_or_cut(project, damage, store, stage, argum
     line = refused(project, stage, *arguments)
     # Which cell or array it holds stands in brackets (see test_reading).
     assert line.startswith(f"{shard.relative_to(project.path)} (")
-    assert line.endswith(
-        f") is missing or not as it was written: `dvc pull` {store} again, or remove it and run `dvc repro`"
-    )
+    assert line.endswith(f") is missing or not as it was written: {MEND}")
 
 
 def test_a_store_without_a_manifest(project):

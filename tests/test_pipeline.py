@@ -199,6 +199,24 @@ def test_only_new_cells_are_computed_where_a_seed_a_step_and_a_tap_were_added(pr
     assert "train alpha" not in told
 
 
+def test_damage_is_mended_also_in_the_cache_of_dvc(project, made):
+    """DVC believes its cache, so that forcing the stage to run again would bring the damage back."""
+    shard = project.path / "runs" / "beta" / "activations" / "arrays.zarr" / "predense" / "c" / "0" / "3" / "0" / "0"
+    whole = shard.read_bytes()
+    objects = [path for path in (project.path / ".dvc" / "cache").rglob("*") if path.is_file()]
+    (same,) = [path for path in objects if path.read_bytes() == whole]
+    for path in (shard, same):
+        path.unlink()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert "(run beta, predense of seed 0, step 4)" in project.call("phasescope", "verify", "--full", fails=True)
+    assert "1 damaged files removed here, 1 in DVC's cache" in project.call("phasescope", "verify", "--mend")
+    told = project.call("dvc", "repro")
+    assert re.findall(r"Running stage '(.*)'", told) == ["activations@beta"]
+    assert "activations beta: 0 of 20 cells computed" in told
+    assert "all well" in project.call("phasescope", "verify", "--full")
+    assert contents(project.path / "runs") == contents(made.path / "runs")
+
+
 def unchanged(folder: Path) -> bool:
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     time.sleep(1.0)

@@ -262,5 +262,7 @@ def test_a_damaged_shard_is_named_when_it_is_read(tmp_path):
     shard = next(p for p in (tmp_path / "s.zarr" / "a" / "c").rglob("*") if p.is_file())
     shard.write_bytes(shard.read_bytes()[:-100])
     lazy = xr.open_zarr(tmp_path / "s.zarr", chunks=None)["a"]
-    with pytest.raises(StoreError, match=r"^the store at seed 1 is damaged \(.*\): `dvc pull` it again"):
+    with pytest.raises(
+        StoreError, match=r"^the store at seed 1 is damaged \(.*\): run `phasescope verify --full --mend`"
+    ):
         arrays.load(lazy.isel(seed=1), "the store at seed 1")

@@ -57,9 +57,12 @@ def verify(
     seed: Annotated[
         int | None, typer.Option(min=0, help="of the choice of those cells (default: a new one each time)")
     ] = None,
+    mend: Annotated[
+        bool, typer.Option("--mend", help="remove damaged files, in DVC's cache too, so that they can come back")
+    ] = False,
 ) -> None:
     """Check what is kept against its manifests, and say everything that is wrong, a line each."""
-    sys.exit(guarded(lambda: _verify(paths or [Path()], full, regenerate, seed)))
+    sys.exit(guarded(lambda: _verify(paths or [Path()], full or mend, regenerate, seed, mend)))
 
 
 @cache_app.command("list")
@@ -99,16 +102,19 @@ def _show(project: Path) -> None:
         console.print("figures:", *(str(path) for path in figures), highlight=False, soft_wrap=True, sep="\n  ")
 
 
-def _verify(paths: list[Path], full: bool, count: int, seed: int | None) -> None:
+def _verify(paths: list[Path], full: bool, count: int, seed: int | None, mend: bool) -> None:
     from phasescope.store import verify
 
     wrong = 0
+    damaged: list[Path] = []  # or missing
 
     def tell(findings: Iterable[verify.Finding]) -> None:
         nonlocal wrong
         for finding in findings:
             print(finding, flush=True)
             wrong += not finding.note
+            if finding.file is not None:
+                damaged.append(finding.file)
 
     found: dict[verify.Kept, None] = {}
     for path in paths:
@@ -133,9 +139,17 @@ def _verify(paths: list[Path], full: bool, count: int, seed: int | None) -> None
         recordings = [place for place in found if place.kind == "activations"]
         tell(regenerate(recordings, count, secrets.randbelow(2**32) if seed is None else seed, choose()))
     summary = check.summary()
+    if mend and damaged:
+        from phasescope.store.remote import forget  # with DVC, which takes a second
+
+        there = [file for file in damaged if file.is_file()]
+        objects = sum(forget(file) for file in there)
+        print(f"{len(there)} damaged files removed here, {objects} in DVC's cache: now `dvc pull` or `dvc repro`")
+        wrong -= len(damaged)
     if wrong:
         raise UserError(f"{wrong} {'problem' if wrong == 1 else 'problems'} in {summary}")
-    print(f"all well in {summary}")
+    if not damaged:
+        print(f"all well in {summary}")
 
 
 def _cells(cache: CellCache) -> Table:

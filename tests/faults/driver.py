@@ -1,6 +1,6 @@
 """Kill or fail the file operations of a small train, activations and decode, and look at what is left.
 
-Run with the shim preloaded, as tests/test_faults.py does: `driver.py FOLDER [--seconds S --seed N]`. FOLDER holds
+Run with the shim preloaded, as tests/test_faults.py does: `driver.py FOLDER [--seconds S --seed N --kills-first]`. FOLDER holds
 `project`, with stages/ and params.yaml. One warm process has imported everything and has one thread. Each attempt gets
 a copy of the project as it is before a stage and two processes forked from the warm one: the first runs the stage until
 the fault, the second reads what is there and runs the stage again. When that leaves the same files as an undisturbed
@@ -65,8 +65,9 @@ def main() -> int:
     """Try what the command line asks for; gives the exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seconds", type=float, help="try faults in a random order for so long, not all")
-    parser.add_argument("--seed", type=int, default=0, help="of the random order")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="no new fault after so long")
+    parser.add_argument("--seed", type=int, default=0, help="of the order")
+    parser.add_argument("--kills-first", action="store_true", help="errors after all kills")
     given = parser.parse_args()
     began = time.monotonic()
     folder = given.folder.resolve()
@@ -74,15 +75,15 @@ def main() -> int:
     operations = undisturbed(folder)
     after = dict(zip(STAGES, map(tree, (before(folder, name) for name in [*STAGES, None][1:])), strict=True))
     attempts = [Attempt(s, k, fault) for fault in FAULTS for s in STAGES for k in range(1, len(operations[s]) + 1)]
-    end = math.inf
-    if given.seconds is not None:
-        random.Random(given.seed).shuffle(attempts)
-        end = time.monotonic() + given.seconds
+    random.Random(given.seed).shuffle(attempts)
+    if given.kills_first:
+        attempts.sort(key=lambda attempt: attempt.fault != "kill")
+    end = time.monotonic() + given.seconds
     kinds = Counter(line.split()[0] for lines in operations.values() for line in lines)
     print(
         f"{sum(kinds.values())} operations ({', '.join(f'{len(lines)} in {s}' for s, lines in operations.items())}; "
         f"{', '.join(f'{count} {name}' for name, count in kinds.most_common())}), {len(attempts)} faults",
-        "all of them" if given.seconds is None else f"seed {given.seed}",
+        f"seed {given.seed}",
         flush=True,
     )
     lanes = [os.fork() or leave(lane(folder, index, attempts[index::LANES], after, end)) for index in range(LANES)]
@@ -90,7 +91,7 @@ def main() -> int:
     outcomes: Counter[str] = Counter()
     for index in range(LANES):
         outcomes.update(json.loads((folder / f"lane-{index}" / "outcomes.json").read_bytes()))
-    print(f"{outcomes.total()} faults tried in {time.monotonic() - began:.0f} s:", flush=True)
+    print(f"{outcomes.total()} of {len(attempts)} faults tried in {time.monotonic() - began:.0f} s:", flush=True)
     for outcome in sorted(outcomes):
         print(f"{outcomes[outcome]:6} {outcome}", flush=True)
     return int(any(codes))
@@ -102,8 +103,9 @@ def warm_up() -> None:
     network = torch.nn.Linear(4, 4)
     torch.nn.functional.cross_entropy(network(torch.zeros(2, 4)), torch.zeros(2, dtype=torch.long)).backward()
     torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9).step()
-    # A quarter of a stage's time here; the installed versions do not change.
+    # Most of a stage's time here; neither the installed versions nor the code changes.
     provenance.version = functools.cache(provenance.version)
+    provenance.code_digest()
     provenance.describe()
     # Forked processes share what is never written to.
     gc.collect()

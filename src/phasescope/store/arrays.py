@@ -17,6 +17,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from phasescope.store import layout, manifest
+from phasescope.store.files import MEND
 from phasescope.store.manifest import StoreError
 from phasescope.store.verified import open_verified
 
@@ -108,9 +109,7 @@ def load(lazy: T, what: str) -> T:
         return lazy.load()
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise StoreError(
-            f"{what} is damaged ({reason}): `dvc pull` it again, or remove it and run `dvc repro`"
-        ) from None
+        raise StoreError(f"{what} is damaged ({reason}): {MEND}") from None
 
 
 def open_dataset(path: Path) -> xr.Dataset:

@@ -16,6 +16,8 @@ from phasescope.errors import UserError
 #: The longest JSON file that is read, and the most lists and objects in it: a manifest of some 100,000 files.
 JSON_BYTES = 16 << 20
 JSON_PARTS = 200_000
+#: What to do about damage. The file in DVC's cache is the same, so a pull alone would bring the damage back.
+MEND = "run `phasescope verify --full --mend`, then `dvc pull` or `dvc repro`"
 #: A file in DVC's cache, to which DVC links where `cache.type` is symlink; it is named by its content.
 _CACHED = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")
 
@@ -93,7 +95,7 @@ def plain(name: object) -> bool:
 def remedy(folder: Place) -> str:
     """What to do about a damaged directory."""
     if isinstance(folder, Path):
-        return f"`dvc pull` {folder} again, or remove it and run `dvc repro`"
+        return MEND
     return "`dvc push` it where it was made"
 
 

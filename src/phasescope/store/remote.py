@@ -1,10 +1,12 @@
-"""A project in a DVC repository, read without pulling it: the one place that knows that DVC exists.
+"""A project in a DVC repository, read without pulling it, and rid of damage: the one place that knows that DVC exists.
 
 What is in the repository's workspace or cache is read there, anything else straight from its remote. Nothing is left
 behind in either.
 """
 
 import errno
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -87,6 +89,45 @@ def open_repository(repo: str, rev: str | None, remote: str | None) -> DvcPlace:
     except Exception as error:  # DVC's, git's, and those of whatever talks to the host
         raise StoreError(f"{told} cannot be opened ({_reason(error)}); check repo, rev and remote") from None
     return DvcPlace(files, told, PurePosixPath())
+
+
+def forget(file: Path) -> int:
+    """Remove a damaged file, also from the cache of its DVC repository; gives how many objects went there.
+
+    DVC believes its cache: it would link to the damaged object again, after a pull and even after making it anew. An
+    object is named by the MD5 of what it should hold. Looked at are those that are this file or as long as it.
+    """
+    status = file.stat()
+    removed = 0
+    for candidate in _cache_objects(file):
+        found = candidate.stat()
+        same = (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino)
+        if same or (found.st_size == status.st_size and _md5(candidate) != _md5_of_name(candidate)):
+            candidate.unlink()
+            removed += 1
+    file.unlink()
+    return removed
+
+
+def _cache_objects(file: Path) -> Iterator[Path]:
+    """All objects in the local cache of the DVC repository around a file; none where there is no repository."""
+    from dvc.exceptions import NotDvcRepoError  # type: ignore[import-untyped]
+    from dvc.repo import Repo  # type: ignore[import-untyped]
+
+    try:
+        with Repo(file.parent) as repo:
+            yield from sorted(Path(repo.cache.local.path).glob("[0-9a-f][0-9a-f]/*"))
+    except NotDvcRepoError:
+        return
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _md5_of_name(path: Path) -> str:
+    return path.parent.name + path.name.removesuffix(".dir")
 
 
 def _reason(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from rich.filesize import decimal
 
 from phasescope.outliers import outliers
 from phasescope.store import arrays, manifest
+from phasescope.store.files import MEND
 from phasescope.store.manifest import MANIFEST, Manifest, StoreError
 from phasescope.store.names import named
 
@@ -33,6 +34,8 @@ class Finding:
 
     text: str
     note: bool = False
+    #: The file that is not what was written, if it is about one.
+    file: Path | None = None
 
     def __str__(self) -> str:
         # Names come from directories that may be anyone's: no line breaks, no control sequences of the terminal.
@@ -122,7 +125,7 @@ class Check:
         try:
             content = manifest.parse(place.path)
         except StoreError as error:
-            yield Finding(str(error))
+            yield Finding(str(error), file=place.path / MANIFEST)
             return
         if place.kind not in (None, content.kind):
             yield Finding(
@@ -226,7 +229,7 @@ def out_of_line(place: Kept) -> Iterator[Finding]:
 def _wrong(place: Kept, content: Manifest, name: str, what: str) -> Finding:
     held = named(content, name)
     title = _titled(place, name, held if held != name else "")
-    return Finding(f"{title}: {what}; `dvc pull` {place.path} again, or remove it and run `dvc repro`")
+    return Finding(f"{title}: {what}; {MEND}", file=place.path / name)
 
 
 def _titled(place: Kept, name: str, what: str) -> str:
