@@ -1,10 +1,10 @@
 """Kill or fail the file operations of a small train, activations and decode, and look at what is left.
 
 Run with the shim preloaded, as tests/test_faults.py does: `driver.py FOLDER [--seconds S --seed N --kills-first]`.
-FOLDER holds `project`, with stages/ and params.yaml. One warm process has imported everything and has one thread. Each attempt gets
-a copy of the project as it is before a stage and two processes forked from the warm one: the first runs the stage until
-the fault, the second reads what is there and runs the stage again. When that leaves the same files as an undisturbed
-run, everything after it is the same too. Operations are counted from 1 in each stage.
+FOLDER holds `project`, with stages/ and params.yaml. One warm process has imported everything and has one thread. Each
+attempt gets a copy of the project as it is before a stage and two processes forked from the warm one: the first runs
+the stage until the fault, the second reads what is there and runs the stage again. When that leaves the same files as
+an undisturbed run, everything after it is the same too. Operations are counted from 1 in each stage.
 """
 
 import argparse
