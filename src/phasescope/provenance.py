@@ -31,6 +31,8 @@ LIBRARIES = (
     "matplotlib",
     "dvc",
 )
+#: Those of them that results are computed with.
+COMPUTING = ("numpy", "scipy", "scikit-learn", "torch")
 
 
 @cache
@@ -44,7 +46,7 @@ def code_digest() -> str:
         for name, module in sys.modules.items()
         if name.split(".")[0] == "phasescope" and (file := getattr(module, "__file__", None))
     }
-    digest = hashlib.sha256(f"torch {version('torch')} numpy {version('numpy')}".encode())
+    digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in COMPUTING).encode())
     for name in sorted(sources):
         digest.update(f"{name} {_meaning(sources[name].read_text(encoding='utf-8'))}".encode())
     return digest.hexdigest()
