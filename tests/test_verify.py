@@ -16,7 +16,7 @@ from phasescope import regenerate
 from phasescope.cli import app
 from phasescope.store import manifest, verify
 from phasescope.store.files import MEND
-from phasescope.store.manifest import MANIFEST
+from phasescope.store.manifest import MANIFEST, sealed
 
 #: Of the random bits that are flipped.
 SEED = 20260
@@ -260,6 +260,36 @@ def test_links_and_special_files_are_not_followed(folder):
     assert sum(": is no plain file;" in line for line in lines) == 1
     assert sum(": is not in the manifest;" in line for line in lines) == 2
     assert len(lines) == 9
+
+
+def test_only_what_is_damaged_is_removed(folder):
+    """Not what another version wrote, nor what a link leads to."""
+    newer = Path("runs/small/train", MANIFEST)
+    newer.write_text(sealed({**json.loads(newer.read_bytes()), "format": 99}))
+    link = Path("results/small/decode/arrays.zarr/fvu/c/0/0/0")
+    link.rename(folder / "elsewhere")
+    link.symlink_to(folder / "elsewhere")
+    flip = Path(WEIGHTS.replace("small", "flat"), "0/0/0")
+    flip.write_bytes(flip.read_bytes()[:-1] + b"\0")
+    result = checked("--mend")
+    assert result.exit_code == 1
+    assert "1 damaged files removed here, 0 in DVC's cache" in result.stdout
+    assert newer.exists()
+    assert link.is_symlink()
+    assert (folder / "elsewhere").exists()
+    assert not flip.exists()
+
+
+def test_links_into_the_cache_of_dvc_are_followed(folder):
+    """As DVC leaves them where `cache.type` is symlink."""
+    for number, path in enumerate(sorted(Path("runs/small").rglob("*"))):
+        if path.is_file():
+            place = folder / ".dvc" / "cache" / "files" / "md5" / "ab" / f"{number:030x}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(place)
+            path.symlink_to(place)
+    result = checked("--full", "runs/small")
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("name", ["/etc/hostname", "../../../params.yaml", "a/../../b", "part\0"])

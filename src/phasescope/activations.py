@@ -141,12 +141,13 @@ def record_seed(
     """
     recorder = Recorder(job, settings, read_dataset(dataset_path), compute.start())
     weights = arrays.open_dataset(training_path / arrays.GROUP)["weights"]
+    stores = {tap.name: arrays.open_array(path, tap.name) for tap in settings.taps}
     steps, records, taken = checkpoint_steps(job.iterations), [], 0
     for position, (step, key) in enumerate(zip(steps, keys, strict=True)):
         where = f"seed {job.seeds[index]}, step {step}"
         missing = []
         for tap in settings.taps:
-            shard = arrays.shard(arrays.open_array(path, tap.name), (index, position))
+            shard = arrays.shard(stores[tap.name], (index, position))
             if not cache.get(SHARDS, tap_key(key, tap), shard):
                 missing.append(tap)
         known = cache.load(RECORDS, key)
@@ -154,7 +155,7 @@ def record_seed(
             stored = arrays.load(weights.isel(seed=index, step=position), f"{training_path}, {where}").values
             activations, known = recorder.take(stored, weights.attrs["table"], missing, known, where)
             for tap in missing:
-                array = arrays.open_array(path, tap.name)
+                array = stores[tap.name]
                 arrays.write_cell(array, (index, position), activations[tap.name])
                 cache.put(SHARDS, tap_key(key, tap), arrays.shard(array, (index, position)))
             cache.save(RECORDS, key, known)

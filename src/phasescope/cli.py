@@ -106,7 +106,7 @@ def _verify(paths: list[Path], full: bool, count: int, seed: int | None, mend: b
     from phasescope.store import verify
 
     wrong = 0
-    damaged: list[Path] = []  # or missing
+    damaged: list[Path] = []  # those that are missing too
 
     def tell(findings: Iterable[verify.Finding]) -> None:
         nonlocal wrong

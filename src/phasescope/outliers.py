@@ -18,7 +18,8 @@ checkpoints with any three of the seeds, none in 902 with one. Of checkpoints re
 with other settings 67 % were found with three seeds and 41 % with one (716 and 712 trials). Replaced by that of another
 step of the same seed all were, since the two are the same; without that rule 76 % two steps or more away and 31 % at
 the next step, with three seeds. One replaced by that of another seed is found if that seed is in the run, else not
-(6 %).
+(6 %). The numbers for one and two seeds are from before of two neighbours only the farthest counted, which takes alarms
+away and adds none.
 """
 
 from typing import Any, NamedTuple

@@ -132,7 +132,11 @@ def open_array(path: Path, name: str) -> zarr.Array:
 
 
 def write_cell(array: zarr.Array, cell: tuple[int, ...], values: np.ndarray) -> None:
-    """Write one cell of a sharded array as one whole file."""
+    """Write one cell of a sharded array as one whole file.
+
+    A file that is there is not written into but replaced: it may also be a cell in the cache, and one in DVC's.
+    """
+    shard(array, cell).unlink(missing_ok=True)
     # The setting is not kept in the metadata, so it is lost when an array is opened again.
     with zarr.config.set({"array.write_empty_chunks": True}):
         array[cell] = values

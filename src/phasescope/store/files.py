@@ -5,7 +5,6 @@ What is kept may come from anywhere, so nothing is read that is no plain file in
 
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,7 +59,7 @@ def read_file(folder: Place, name: str, most: int) -> bytes:
     else:
         try:
             found = place.stat()
-            if not stat.S_ISREG(found.st_mode) or not _inside(place, Path(str(folder))):
+            if not is_plain(place, Path(str(folder))):
                 raise StoreError(f"{place} is no plain file inside {folder}: {remedy(folder)}")
             with place.open("rb") as file:
                 data = file.read(min(most, found.st_size) + 1)
@@ -99,6 +98,8 @@ def remedy(folder: Place) -> str:
     return "`dvc push` it where it was made"
 
 
-def _inside(path: Path, folder: Path) -> bool:
+def is_plain(path: Path, folder: Path) -> bool:
+    """Whether there is a plain file inside the folder, or a link to one in DVC's cache."""
     real = os.path.realpath(path)
-    return real.startswith(os.path.realpath(folder) + os.sep) or bool(_CACHED.search(real))
+    inside = real.startswith(os.path.realpath(folder) + os.sep) or bool(_CACHED.search(real))
+    return inside and path.is_file()

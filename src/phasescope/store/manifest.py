@@ -25,6 +25,10 @@ _UNSEALED = "0" * 64
 T = TypeVar("T")
 
 
+class DamagedManifestError(StoreError):
+    """A manifest is not what was written."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a complete directory says of itself."""
@@ -146,8 +150,8 @@ def _is_entry(entry: object) -> bool:
     return False
 
 
-def _unreadable(path: Place) -> StoreError:
-    return StoreError(f"{path / MANIFEST} is damaged: {remedy(path)}")
+def _unreadable(path: Place) -> DamagedManifestError:
+    return DamagedManifestError(f"{path / MANIFEST} is damaged: {remedy(path)}")
 
 
 def require_settings(manifest: Manifest, settings: dict[str, Any]) -> None:

@@ -110,14 +110,6 @@ class StoredRun:
         """
         return open_verified(manifest.read(self.root / "results" / self.name / name, name))
 
-    def digest(self, name: str) -> str:
-        """Digest of the manifest of a measure's result.
-
-        Raises:
-            StoreError: the result is absent, incomplete or damaged.
-        """
-        return manifest.read(self.root / "results" / self.name / name, name).digest
-
     def write_measure(self, name: str, result: xr.Dataset, settings: dict[str, Any], cached: dict[str, Any]) -> None:
         """Commit the result of a measure of this run's activations as `results/<run>/<name>`.
 

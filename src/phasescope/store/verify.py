@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.filesize import decimal
 
 from phasescope.outliers import outliers
 from phasescope.store import arrays, manifest
-from phasescope.store.files import MEND
+from phasescope.store.files import MEND, is_plain
 from phasescope.store.manifest import MANIFEST, Manifest, StoreError
 from phasescope.store.names import named
 
@@ -125,7 +125,9 @@ class Check:
         try:
             content = manifest.parse(place.path)
         except StoreError as error:
-            yield Finding(str(error), file=place.path / MANIFEST)
+            # One of another format is not damaged.
+            damaged = isinstance(error, manifest.DamagedManifestError)
+            yield Finding(str(error), file=place.path / MANIFEST if damaged else None)
             return
         if place.kind not in (None, content.kind):
             yield Finding(
@@ -137,7 +139,7 @@ class Check:
         try:
             for name, status in walk(place.path):
                 if name in content.files:
-                    found[name] = status.st_size if stat.S_ISREG(status.st_mode) else -1
+                    found[name] = _plain_length(place.path, name, status)
                 elif name != MANIFEST:
                     yield Finding(f"{place.path / name}: is not in the manifest; remove it")
         except OSError as error:
@@ -148,7 +150,8 @@ class Check:
             if length is None:
                 yield _wrong(place, content, name, "is missing")
             elif length < 0:
-                yield _wrong(place, content, name, "is no plain file")
+                # What it leads to is not ours to mend.
+                yield replace(_wrong(place, content, name, "is no plain file"), file=None)
             elif length != entry["bytes"]:
                 yield _wrong(place, content, name, f"has {length} bytes, and {entry['bytes']} were written")
             elif self.full or name.endswith(".json"):
@@ -224,6 +227,13 @@ def out_of_line(place: Kept) -> Iterator[Finding]:
                 yield Finding(_titled(place, "", str(outlier)), note=True)
     except (StoreError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError):
         return  # `Check.directory` says what is wrong
+
+
+def _plain_length(folder: Path, name: str, status: os.stat_result) -> int:
+    """Bytes of a file, or of the one in DVC's cache that it is a link to; −1 for anything else."""
+    if stat.S_ISLNK(status.st_mode) and is_plain(folder / name, folder):
+        return (folder / name).stat().st_size
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
 def _wrong(place: Kept, content: Manifest, name: str, what: str) -> Finding:
