@@ -13,8 +13,6 @@ from typer.testing import CliRunner
 
 from phasescope import activations, provenance, training
 from phasescope.cli import app
-from phasescope.compute import Compute
-from phasescope.data.digits import load_digits
 from phasescope.measures import cells
 from phasescope.measures.decode import decode
 from phasescope.measures.distributions import statistics
@@ -22,7 +20,6 @@ from phasescope.measures.shown import shown_features
 from phasescope.params.activations import ActivationsSettings
 from phasescope.params.decode import DecodeSettings
 from phasescope.params.distributions import DistributionsSettings
-from phasescope.params.models import ModelSettings
 from phasescope.params.train import TrainJob
 from phasescope.store import manifest
 from phasescope.store.adopt import addresses, adopt
@@ -30,16 +27,8 @@ from phasescope.store.cache import CellCache
 from phasescope.store.datasets import write_dataset
 from phasescope.store.manifest import StoreError
 from phasescope.store.run import StoredRun
+from small import JOB, ONE, few_digits
 
-ONE = Compute("cpu", threads=1, workers=1)
-JOB = TrainJob(
-    dataset="d",
-    model=ModelSettings(name="vgg8", width=0.05),
-    seeds=[3, 5],
-    iterations=16,
-    batch_size=16,
-    learning_rate=0.01,
-)
 DISTRIBUTIONS = DistributionsSettings(bins=5, fixed=[0], selective=1)
 
 
@@ -203,9 +192,7 @@ class Making:
 @pytest.fixture
 def new(tmp_path, monkeypatch):
     """Makes projects on the same small dataset, each with a cache of its own."""
-    digits = load_digits(16)
-    keep = np.r_[:130, 1297:1340]
-    small = replace(digits, images=digits.images[keep], labels=digits.labels[keep], train=digits.train[keep])
+    small = few_digits()
 
     def project(name: str) -> Making:
         root = tmp_path / name

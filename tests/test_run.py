@@ -10,49 +10,23 @@ import torch
 import xarray as xr
 
 import phasescope
-from phasescope import activations, training
+from phasescope import activations
 from phasescope.activations import calibration_samples, kept_samples
 from phasescope.compute import Compute
 from phasescope.data.dataset import Dataset, standardised
-from phasescope.data.digits import load_digits
 from phasescope.errors import UserError
 from phasescope.measures import cells
 from phasescope.measures.decode import decode
 from phasescope.params.activations import ActivationsSettings
 from phasescope.params.decode import DecodeSettings
 from phasescope.params.models import ModelSettings
-from phasescope.params.train import TrainJob
 from phasescope.store import arrays, manifest
-from phasescope.store.cache import CellCache
 from phasescope.store.datasets import write_dataset
 from phasescope.store.manifest import StoreError
 from phasescope.store.run import StoredRun
+from small import JOB, ONE, cache_of, few_digits, record, train
 
-ONE = Compute("cpu", threads=1, workers=1)
-JOB = TrainJob(
-    dataset="d",
-    model=ModelSettings(name="vgg8", width=0.05),
-    seeds=[3, 5],
-    iterations=16,
-    batch_size=16,
-    learning_rate=0.01,
-)
 TAPS = ["softmax", "logits", "predense", {"name": "conv-2", "pool": 1}, "blocks.1.0"]
-
-
-def train(job: TrainJob, dataset: Path, target: Path, compute: Compute, label: str) -> None:
-    training.train(job, dataset, target, compute, label, cache_of(target))
-
-
-def record(
-    job: TrainJob, chosen: ActivationsSettings, data: Path, trained: Path, target: Path, compute: Compute, label: str
-) -> None:
-    activations.record(job, chosen, data, trained, target, compute, label, cache_of(target))
-
-
-def cache_of(target: Path) -> CellCache:
-    """Each target has a cache of its own, so that nothing is known but from an attempt at the same."""
-    return CellCache(target.parent / "cache" / target.name, "code")
 
 
 def settings(**changes):
@@ -61,9 +35,7 @@ def settings(**changes):
 
 @pytest.fixture(scope="module")
 def small() -> Dataset:
-    digits = load_digits(16)
-    keep = np.r_[:130, 1297:1340]
-    return replace(digits, images=digits.images[keep], labels=digits.labels[keep], train=digits.train[keep])
+    return few_digits()
 
 
 @pytest.fixture(scope="module")

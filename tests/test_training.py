@@ -16,44 +16,23 @@ from torch.nn import functional
 from phasescope import training
 from phasescope.compute import Compute
 from phasescope.data.dataset import Dataset, standardised
-from phasescope.data.digits import load_digits
 from phasescope.errors import UserError
 from phasescope.models import state
 from phasescope.models.zoo import build
 from phasescope.params.models import ModelSettings
-from phasescope.params.train import TrainJob
 from phasescope.schedule import checkpoint_steps
 from phasescope.store import arrays, manifest
-from phasescope.store.cache import CellCache
 from phasescope.store.datasets import read_dataset, write_dataset
 from phasescope.training import batches
+from small import JOB, ONE, few_digits, train
 
-ONE = Compute("cpu", threads=1, workers=1)
-VGG = TrainJob(
-    dataset="d",
-    model=ModelSettings(name="vgg8", width=0.05),
-    seeds=[3, 5],
-    iterations=40,
-    batch_size=16,
-    learning_rate=0.01,
-)
+VGG = JOB.model_copy(update={"iterations": 40})
 F0 = VGG.model_copy(update={"model": ModelSettings(name="f0"), "learning_rate": 0.001})
-
-
-def train(job: TrainJob, dataset: Path, target: Path, compute: Compute, label: str) -> None:
-    """Each target has a cache of its own, so that nothing is known but from an attempt at the same."""
-    training.train(job, dataset, target, compute, label, cache_of(target))
-
-
-def cache_of(target: Path) -> CellCache:
-    return CellCache(target.parent / "cache" / target.name, "code")
 
 
 @pytest.fixture(scope="module")
 def small() -> Dataset:
-    digits = load_digits(16)
-    keep = np.r_[:130, 1297:1340]
-    return replace(digits, images=digits.images[keep], labels=digits.labels[keep], train=digits.train[keep])
+    return few_digits()
 
 
 @pytest.fixture(scope="module")
