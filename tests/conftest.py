@@ -149,6 +149,13 @@ def project(complete, tmp_path) -> Project:
     return Project(tmp_path / "project")
 
 
+@pytest.fixture
+def tiny(tmp_path) -> Path:
+    """The kept project of one run, for one test alone."""
+    shutil.copytree(ROOT / "tests" / "stores" / "format-1", tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
 

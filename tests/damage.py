@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import phasescope
+from phasescope.errors import UserError
 from phasescope.store.datasets import read_dataset
-from phasescope.store.manifest import sealed
+from phasescope.store.manifest import StoreError, sealed
+
+#: Stores that are kept for ever, each with a project of one run `tiny`; a checkpoint of it, and its taps.
+KEPT = Path(__file__).parent / "stores"
+SEED, STEP, TAPS = 5, 2, ["logits", "predense"]
 
 #: Where files of each kind are in a project.
 KINDS = {
@@ -41,6 +47,15 @@ def flip(path: Path, rng: np.random.Generator) -> None:
 def write_manifest(path: Path, content: Any) -> None:
     """Write a manifest that vouches for itself, whatever stands in it."""
     path.write_text(sealed(content) if isinstance(content, dict) else json.dumps(content))
+
+
+def refusal(action: Callable[[], object], kind: type[UserError] = StoreError) -> str:
+    """The one line that an action is refused with."""
+    with pytest.raises(kind) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    return str(caught.value)
 
 
 def readings(root: Path, run: str, seed: int, step: int, taps: list[str]) -> dict[str, Callable[[], list[np.ndarray]]]:

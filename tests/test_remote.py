@@ -15,6 +15,7 @@ import pytest
 
 import damage
 import phasescope
+from damage import refusal
 from phasescope.errors import UserError
 from phasescope.store import arrays, manifest
 from phasescope.store.manifest import StoreError
@@ -192,17 +193,9 @@ def test_a_git_url_will_do(origin):
     assert run.activations("logits").sel(seed=5, step=2).values.shape == (12, 2)
 
 
-def refusal(action) -> str:
-    with pytest.raises(UserError) as caught:
-        action()
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 1000
-    return str(caught.value)
-
-
 def test_mistakes_are_told_in_one_line(origin, clone, tmp_path):
     def opened(path="runs/tiny", **where):
-        return refusal(lambda: phasescope.open_run(path, **where).activations("wide").values)
+        return refusal(lambda: phasescope.open_run(path, **where).activations("wide").values, UserError)
 
     assert "nope cannot be opened (unknown Git revision 'nope')" in opened(repo=clone, rev="nope")
     assert "cannot be opened" in opened(repo=tmp_path / "nowhere")
@@ -243,7 +236,7 @@ def test_a_repository_that_cannot_be_written_to_is_read_by_its_git_url(clone):
         pytest.skip("mounting is not allowed here")
     try:
         call(Path("/"), "mount", "-o", "remount,ro,bind", str(clone))
-        told = refusal(lambda: phasescope.open_run("runs/tiny", repo=clone))
+        told = refusal(lambda: phasescope.open_run("runs/tiny", repo=clone), UserError)
         assert told.endswith(f"; DVC takes notes in the repository: give its git URL, repo='file://{clone}'")
         run = phasescope.open_run("runs/tiny", repo=f"file://{clone}")
         assert run.activations("logits").sel(seed=5, step=2).values.shape == (12, 2)
