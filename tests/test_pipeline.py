@@ -40,8 +40,8 @@ def test_every_stage_script_is_a_stage_of_its_name():
     assert sorted(pipeline()) == STAGES
     for name, entry in pipeline().items():
         command = entry["cmd"].split()
-        assert command[:2] == ["python", f"stages/{name}.py"]
-        assert command[2:] in ([], ["${key}"])  # nothing else from params.yaml reaches a command line
+        assert command[:3] == ["exec", "python", f"stages/{name}.py"]
+        assert command[3:] in ([], ["${key}"])  # nothing else from params.yaml reaches a command line
 
 
 @pytest.fixture
@@ -138,8 +138,10 @@ def sizes(folder: Path) -> dict[str, int]:
     return {str(p): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("victim", ["stage", "dvc"])
-def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(project, made, victim):
+@pytest.mark.parametrize(("victim", "shell"), [("stage", "bash"), ("dvc", "bash"), ("dvc", "sh")])
+def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(project, made, victim, shell):
+    # DVC runs a stage in the user's shell, or in sh where SHELL is not set.
+    project.environment["SHELL"] = shutil.which(shell) or "/bin/sh"
     scratch = project.path / "runs" / "alpha" / ".scratch"
     for _ in range(10):
         kill_while_training(project, victim)

@@ -27,7 +27,8 @@ _counters: Any = None
 def end_with_parent() -> None:
     """Ask the kernel to end this process when its parent ends (Linux; elsewhere nothing).
 
-    `kill -9` of dvc leaves a stage running, which would go on writing beside the next attempt.
+    `kill -9` of dvc leaves a stage running, which would go on writing beside the next attempt. Its parent must be dvc
+    itself and no shell between the two: commands in dvc.yaml start with `exec`.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
