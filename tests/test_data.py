@@ -16,8 +16,9 @@ import scipy.ndimage
 from PIL import Image
 
 from phasescope.data import sources
-from phasescope.data.dataset import Dataset, channel_statistics, standardised
+from phasescope.data.dataset import Dataset, standardised
 from phasescope.data.resample import resample
+from phasescope.data.statistics import channel_statistics
 from phasescope.errors import UserError
 from phasescope.params.datasets import DatasetSettings
 
@@ -389,6 +390,20 @@ def test_images_of_other_shapes_and_formats(tmp_path):
         check(dataset, 1 if grey else 3, 24)
         assert dataset.images.dtype == np.uint8
         assert len(dataset.labels) == 13
+
+
+def test_a_folder_is_standardised_by_the_constants_that_are_asked_for(tmp_path):
+    for name in ("cat", "dog"):
+        for index in range(2):
+            picture(tmp_path / name / f"{index}.png")
+    own, paper = load_folder(tmp_path), load_folder(tmp_path, statistics="cifar10")
+    np.testing.assert_array_equal(own.images, paper.images)
+    assert paper.mean.tolist() == [0.4914, 0.4822, 0.4465]
+    assert paper.std.tolist() == [0.2023, 0.1994, 0.2010]
+    assert load_folder(tmp_path, grey=True, statistics="mnist").std.tolist() == [0.3081]
+    for wrong in ({"statistics": "mnist"}, {"statistics": "cifar100", "grey": True}):
+        with pytest.raises(ValueError, match="do not fit"):
+            load_folder(tmp_path, **wrong)
 
 
 def test_grey_images_are_read_as_they_are(tmp_path):

@@ -11,20 +11,22 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy.special import log_softmax
 from torch.nn import functional
 
-from phasescope import training
+from phasescope import activations, training
 from phasescope.compute import Compute
 from phasescope.data.dataset import Dataset, standardised
 from phasescope.errors import UserError
 from phasescope.models import state
 from phasescope.models.zoo import build
+from phasescope.params.activations import ActivationsSettings, Tap
 from phasescope.params.models import ModelSettings
 from phasescope.schedule import checkpoint_steps
 from phasescope.store import arrays, manifest
 from phasescope.store.datasets import read_dataset, write_dataset
 from phasescope.training import batches
-from small import JOB, ONE, few_digits, train
+from small import JOB, ONE, cache_of, few_digits, train
 
 VGG = JOB.model_copy(update={"iterations": 40})
 F0 = VGG.model_copy(update={"model": ModelSettings(name="f0"), "learning_rate": 0.001})
@@ -119,6 +121,37 @@ def test_momentum_and_weight_decay_reach_the_optimiser(prepared, tmp_path):
         np.testing.assert_array_equal(weights["plain"].sel(step=0), weights[name].sel(step=0))
         assert not np.allclose(weights["plain"].sel(step=32), weights[name].sel(step=32), atol=1e-5)
     assert np.abs(weights["decay"].sel(step=32)).mean() < np.abs(weights["momentum"].sel(step=32)).mean()
+
+
+def test_the_hinge_loss_is_what_is_minimised_logged_and_recorded(prepared, tmp_path):
+    logits = ActivationsSettings(taps=[Tap(name="logits")], dtype="float32")
+    stores, trained = {}, {}
+    cache = cache_of(tmp_path / "both")
+    for loss in ("hinge", "cross-entropy"):
+        job = F0.model_copy(update={"loss": loss, "seeds": [3]})
+        folder = tmp_path / loss
+        train(job, prepared, folder / "train", ONE, "f0")
+        paths = (prepared, folder / "train", folder / "activations")
+        activations.record(job, logits, *paths, ONE, "f0", cache)
+        trained[loss] = xr.open_zarr(folder / "train" / arrays.GROUP).sel(seed=3)
+        stores[loss] = xr.open_zarr(folder / "activations" / arrays.GROUP).sel(seed=3)
+
+    hinge = stores["hinge"].isel(sample=stores["hinge"]["split"].values == "test")
+    outputs, rows, labels = hinge["logits"].sel(step=32).values, np.arange(43), hinge["label"].values
+    margins = np.maximum(0, 1 - outputs[rows, labels][:, None] + outputs)
+    margins[rows, labels] = 0
+    reference = pytest.approx(margins.sum(axis=1).mean() / 10, rel=1e-5)
+    assert hinge["loss"].sel(step=32, part="test").item() == reference
+    assert trained["hinge"]["test_loss"].sel(step=32).item() == reference
+    assert trained["hinge"]["test_loss"].sel(step=32) < trained["hinge"]["test_loss"].sel(step=0)
+
+    # At step 0 both have the same weights, and a loss of their own.
+    np.testing.assert_array_equal(stores["hinge"]["logits"].sel(step=0), stores["cross-entropy"]["logits"].sel(step=0))
+    nats = -log_softmax(hinge["logits"].sel(step=0).values, axis=1)[rows, labels].mean()
+    recorded = stores["cross-entropy"]["loss"]
+    assert recorded.sel(step=0, part="test").item() == pytest.approx(nats, rel=1e-5)
+    assert [store["loss"].attrs["units"] for store in stores.values()] == ["1", "nat"]
+    assert [log["loss"].attrs["units"] for log in trained.values()] == ["1", "nat"]
 
 
 def test_the_store_says_what_it_holds(trained):

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch.nn import functional
 
 from phasescope.compute import Compute
 from phasescope.data.dataset import Dataset
@@ -20,6 +19,7 @@ from phasescope.data.tensors import Images
 from phasescope.errors import UserError
 from phasescope.models import state
 from phasescope.models.batchnorm import recalibrate, use_batch_statistics
+from phasescope.models.losses import LOSSES, UNITS
 from phasescope.models.taps import Capture, shapes
 from phasescope.models.zoo import Network, build, place
 from phasescope.parallel import map_in_processes
@@ -45,7 +45,7 @@ RECORD = {
         ("statistic",),
         {"long_name": "BatchNorm statistics that the activations were taken with", "units": "1"},
     ),
-    "loss": (("part",), {"long_name": "cross-entropy of the network", "units": "nat"}),
+    "loss": (("part",), {"long_name": "loss of the network", "units": "1"}),
     "accuracy": (("part",), {"long_name": "accuracy of the network", "units": "1"}),
     "weight_norm": ((), {"long_name": "norm of the parameters", "units": "1"}),
 }
@@ -75,7 +75,7 @@ def record(
     manifest.require_settings(training, job.model_dump())
     if training.extra["dataset"] != dataset.digest:
         raise StoreError(f"{training_path} was made with another dataset than {dataset_path} is now; run `dvc repro`")
-    shared = [job.model.model_dump(), settings.model_dump(exclude={"taps"}), dataset.digest]
+    shared = [job.model.model_dump(), job.loss, settings.model_dump(exclude={"taps"}), dataset.digest]
     steps = checkpoint_steps(job.iterations)
     keys = [
         [commit.fingerprint(*shared, training.extra["weights"][str(seed)][str(step)]) for step in steps]
@@ -201,7 +201,7 @@ class Recorder:
             return _forward(network, self._settings.dtype, taps, self._data.images, where)[0], known
         statistics = set_batchnorm(network, self._settings, self._calibration)
         activations, outputs = _forward(network, self._settings.dtype, taps, self._data.images, where)
-        losses = functional.cross_entropy(outputs, self._data.labels, reduction="none").double()
+        losses = LOSSES[self._job.loss](outputs, self._data.labels, reduction="none").double()
         correct = (outputs.argmax(1) == self._data.labels).double()
         values = {
             "batchnorm": statistics.cpu().numpy(),
@@ -209,8 +209,9 @@ class Recorder:
             "accuracy": np.array([correct[part].mean().item() for part in self._parts]),
             "weight_norm": weight_norm(network),
         }
-        described = {name: (dims, values[name], attributes) for name, (dims, attributes) in RECORD.items()}
-        return activations, xr.Dataset(described)
+        records = xr.Dataset({name: (dims, values[name], attributes) for name, (dims, attributes) in RECORD.items()})
+        records["loss"].attrs["units"] = UNITS[self._job.loss]
+        return activations, records
 
 
 def kept_samples(dataset: Dataset, settings: ActivationsSettings) -> np.ndarray:

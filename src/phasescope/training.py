@@ -17,13 +17,13 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import nn
-from torch.nn import functional
 
 from phasescope.compute import Compute
 from phasescope.data.dataset import Dataset
 from phasescope.data.tensors import Images
 from phasescope.errors import UserError
 from phasescope.models import state
+from phasescope.models.losses import LOSSES, UNITS
 from phasescope.models.zoo import build, place
 from phasescope.parallel import map_in_processes
 from phasescope.params.train import TrainJob
@@ -42,16 +42,16 @@ WEIGHTS, STATES = "train-weights", "train-states"
 
 _BATCH = "on the batch, before the update"
 _TEST = "on the test images, BatchNorm with running statistics"
-#: What is logged, and where a training stands after its last update: dimensions after the seed, and attributes.
+#: What is logged, and where a training stands after its last update: dimensions after the seed, and long name.
 LOGS = {
-    "last_weights": (("parameter",), {"long_name": "parameters and buffers after the last update", "units": "1"}),
-    "last_momentum": (("trainable",), {"long_name": "momentum of the parameters after the last update", "units": "1"}),
-    "last_rng": (("byte",), {"long_name": "state of torch's random number generator", "units": "1"}),
-    "sha256": (("step",), {"long_name": "SHA-256 of the weights", "units": "1"}),
-    "loss": (("iteration",), {"long_name": f"loss {_BATCH}", "units": "nat"}),
-    "accuracy": (("iteration",), {"long_name": f"accuracy {_BATCH}", "units": "1"}),
-    "test_loss": (("step",), {"long_name": f"loss {_TEST}", "units": "nat"}),
-    "test_accuracy": (("step",), {"long_name": f"accuracy {_TEST}", "units": "1"}),
+    "last_weights": (("parameter",), "parameters and buffers after the last update"),
+    "last_momentum": (("trainable",), "momentum of the parameters after the last update"),
+    "last_rng": (("byte",), "state of torch's random number generator"),
+    "sha256": (("step",), "SHA-256 of the weights"),
+    "loss": (("iteration",), f"loss {_BATCH}"),
+    "accuracy": (("iteration",), f"accuracy {_BATCH}"),
+    "test_loss": (("step",), f"loss {_TEST}"),
+    "test_accuracy": (("step",), f"accuracy {_TEST}"),
 }
 
 
@@ -76,7 +76,9 @@ def train(job: TrainJob, dataset_path: Path, target: Path, compute: Compute, lab
         with Progress([f"train {label} seed {seed}" for seed in job.seeds], job.iterations) as progress:
             trained = map_in_processes(train_seed, items, compute.workers, progress)
         tell_computed(f"train {label}", sum(computed for _, computed in trained), len(keys) * len(steps))
-        states = xr.concat([state for state, _ in trained], xr.DataArray(job.seeds, dims="seed"), combine_attrs="drop")
+        states = xr.concat(
+            [state for state, _ in trained], xr.DataArray(job.seeds, dims="seed"), combine_attrs="drop_conflicts"
+        )
         _write_logs(path, states)
         hashes = {
             str(seed): dict(zip(map(str, steps), states["sha256"].sel(seed=seed).values.tolist(), strict=True))
@@ -166,6 +168,7 @@ class _SeedTraining:
         self.images = Images.of(dataset, np.flatnonzero(dataset.train), device)
         self._test_images = Images.of(dataset, np.flatnonzero(~dataset.train), device)
         self._job, self._index, self._cache, self._key = job, index, cache, key
+        self._loss = LOSSES[job.loss]
         self._weights = arrays.open_array(path, "weights")
         torch.manual_seed(self.seed)
         self._network = place(build(job.model, *dataset.shape), device)
@@ -184,7 +187,7 @@ class _SeedTraining:
         rows = torch.from_numpy(batch).to(self.images.labels.device)
         labels = self.images.labels[rows]
         outputs = self._network(self.images.images[rows])
-        loss = functional.cross_entropy(outputs, labels)
+        loss = self._loss(outputs, labels)
         self._optimiser.zero_grad()
         loss.backward()
         self._optimiser.step()
@@ -204,7 +207,7 @@ class _SeedTraining:
         arrays.write_cell(self._weights, (self._index, position), vector)
         shard = arrays.shard(self._weights, (self._index, position))
         self._cache.put(WEIGHTS, checkpoint_key(self._key, self.step), shard)
-        self._tests[:, position] = evaluate(self._network, self._test_images)
+        self._tests[:, position] = evaluate(self._network, self._test_images, self._loss)
         self.hashes.append(hashlib.sha256(vector.tobytes()).hexdigest())
         self.save()
 
@@ -256,7 +259,11 @@ class _SeedTraining:
             "test_loss": tests[0],
             "test_accuracy": tests[1],
         }
-        described = {name: (dims, values[name], attributes) for name, (dims, attributes) in LOGS.items()}
+        units = {"loss": UNITS[self._job.loss], "test_loss": UNITS[self._job.loss]}
+        described = {
+            name: (dims, values[name], {"units": units.get(name, "1"), "long_name": long_name})
+            for name, (dims, long_name) in LOGS.items()
+        }
         return xr.Dataset(described, attrs={"step": self.step, "iterations": self._job.iterations})
 
 
@@ -282,8 +289,8 @@ def batches(seed: int, samples: int, batch_size: int, start: int, iterations: in
         yield step, order[position * batch_size : end]
 
 
-def evaluate(network: nn.Module, data: Images) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy on `data` in eval mode, leaving the network as it was."""
+def evaluate(network: nn.Module, data: Images, criterion: Callable[..., torch.Tensor]) -> tuple[float, float]:
+    """Mean loss by `criterion` (one of `LOSSES`) and accuracy on `data` in eval mode, leaving the network as it was."""
     was_training = network.training
     network.eval()
     loss = correct = 0.0
@@ -292,7 +299,7 @@ def evaluate(network: nn.Module, data: Images) -> tuple[float, float]:
             data.images.split(EVALUATION_BATCH), data.labels.split(EVALUATION_BATCH), strict=True
         ):
             outputs = network(images)
-            loss += functional.cross_entropy(outputs, labels, reduction="sum").item()
+            loss += criterion(outputs, labels, reduction="sum").item()
             correct += (outputs.argmax(1) == labels).sum().item()
     network.train(was_training)
     return loss / len(data.labels), correct / len(data.labels)

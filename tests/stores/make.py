@@ -14,7 +14,8 @@ import xarray as xr
 
 from phasescope.activations import record
 from phasescope.compute import Compute
-from phasescope.data.dataset import Dataset, channel_statistics
+from phasescope.data.dataset import Dataset
+from phasescope.data.statistics import channel_statistics
 from phasescope.measures import cells
 from phasescope.measures.decode import decode
 from phasescope.params.activations import ActivationsSettings

@@ -37,16 +37,3 @@ def standardised(dataset: Dataset, indices: np.ndarray | slice | None = None) ->
     pixels -= (scale * dataset.mean).astype(np.float32)[:, None, None]
     pixels /= (scale * dataset.std).astype(np.float32)[:, None, None]
     return pixels
-
-
-def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (channel,), float64, of images (sample, channel, row, column).
-
-    In units of pixels in 0 … 1. The sums run in float64 (exact for uint8), without a float64 copy of the
-    images.
-    """
-    scale = 255 if images.dtype == np.uint8 else 1
-    count = images.size / images.shape[1]
-    mean = images.sum(axis=(0, 2, 3), dtype=np.float64) / count
-    square = np.einsum("scij,scij->c", images, images, dtype=np.float64) / count
-    return mean / scale, np.sqrt(np.maximum(square - mean**2, 0)) / scale

@@ -4,8 +4,9 @@ import numpy as np
 import sklearn.datasets
 import sklearn.model_selection
 
-from phasescope.data.dataset import Dataset, channel_statistics
+from phasescope.data.dataset import Dataset
 from phasescope.data.resample import resample
+from phasescope.data.statistics import channel_statistics
 
 _TEST_SAMPLES = 500
 

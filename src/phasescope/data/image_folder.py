@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from phasescope.data.dataset import Dataset, channel_statistics
+from phasescope.data.dataset import Dataset
+from phasescope.data.statistics import STATISTICS, channel_statistics
 from phasescope.errors import UserError
 from phasescope.params.datasets import DatasetSettings
 
@@ -38,6 +39,8 @@ def load_image_folder(settings: DatasetSettings, root: Path) -> Dataset:
             f"image folder {folder}: channel {int(np.argmin(std))} has the same value in all training "
             "images, so it cannot be standardised; give images that differ"
         )
+    if settings.statistics:
+        mean, std = map(np.array, STATISTICS[settings.statistics])
     labels = np.repeat(np.tile(np.arange(len(classes)), 2), counts)
     return Dataset(images=images, labels=labels, train=train, classes=classes, mean=mean, std=std)
 

@@ -5,11 +5,9 @@ whether the files have changed.
 """
 
 from pathlib import Path
-from typing import Literal
 
 from phasescope.errors import UserError
-
-VisionSource = Literal["mnist", "fashion-mnist", "cifar10", "cifar100"]
+from phasescope.params.datasets import VisionSource
 
 _IDX = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
 

@@ -11,24 +11,17 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import check_integrity
 
 from phasescope.data.dataset import Dataset
-from phasescope.data.layout import VisionSource, require_vision_files, vision_files
+from phasescope.data.layout import require_vision_files, vision_files
 from phasescope.data.resample import resample
+from phasescope.data.statistics import STATISTICS
 from phasescope.errors import UserError
+from phasescope.params.datasets import VisionSource
 
 _CLASSES = {
     "mnist": datasets.MNIST,
     "fashion-mnist": datasets.FashionMNIST,
     "cifar10": datasets.CIFAR10,
     "cifar100": datasets.CIFAR100,
-}
-
-#: Mean and standard deviation of each channel as the paper's released code has them. Those of CIFAR-10 are
-#: the mean of the images' own standard deviations, so that its standardised variance is about 1.5, not 1.
-_STATISTICS = {
-    "mnist": ([0.1307], [0.3081]),
-    "fashion-mnist": ([0.281], [0.352]),
-    "cifar10": ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
-    "cifar100": ([0.5060725, 0.48667726, 0.4421305], [0.2675421, 0.25593522, 0.27593908]),
 }
 
 #: Images, labels, number of training samples (which come first), class names.
@@ -48,7 +41,7 @@ def load_vision(source: VisionSource, resolution: int, root: Path, download: boo
     images, labels, training_samples, classes = read(source, root)
     if images.shape[-1] != resolution:
         images = resample(images, resolution, scale=255)
-    mean, std = _STATISTICS[source]
+    mean, std = STATISTICS[source]
     return Dataset(
         images=images,
         labels=labels,

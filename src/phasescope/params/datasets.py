@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from phasescope.params.base import Section
 
-Source = Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "image-folder"]
+VisionSource = Literal["mnist", "fashion-mnist", "cifar10", "cifar100"]
+Source = Literal["digits", VisionSource, "image-folder"]
 
 
 class DatasetSettings(Section):
@@ -20,13 +21,18 @@ class DatasetSettings(Section):
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     #: Only for `image-folder`: read the images as grey ones.
     grey: bool = False
+    #: Only for `image-folder`: standardise by the constants that the paper's code has for this source (none: by those
+    #: of the training images).
+    statistics: VisionSource | None = None
 
     @model_validator(mode="after")
     def _only_for_image_folder(self) -> "DatasetSettings":
         fields = type(self).model_fields
-        for name in ("test_fraction", "grey"):
+        for name in ("test_fraction", "grey", "statistics"):
             if self.source != "image-folder" and getattr(self, name) != fields[name].default:
                 raise ValueError(f"`{name}` is for the source image-folder alone; leave it out")
+        if self.statistics is not None and self.grey != self.statistics.endswith("mnist"):
+            raise ValueError(f"`statistics` of {self.statistics} do not fit: those of mnist are of grey images")
         if (self.source == "image-folder") != (self.folder is not None):
             raise ValueError("`folder` is needed for the source image-folder, and for no other")
         return self

@@ -1,11 +1,13 @@
 """Settings of the stage `train`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from phasescope.params.base import Name, Section
 from phasescope.params.models import ModelSettings
+
+Loss = Literal["cross-entropy", "hinge"]
 
 
 class TrainSettings(Section):
@@ -19,6 +21,8 @@ class TrainSettings(Section):
     iterations: Annotated[int, Field(ge=1, le=10**7)] = 65_536
     batch_size: Annotated[int, Field(ge=1, le=10**6)] = 128
     learning_rate: Annotated[float, Field(gt=0, le=1000)] = 0.002
+    #: hinge: the multi-class hinge loss with margin 1, as torch has it.
+    loss: Loss = "cross-entropy"
     #: The paper does not mention momentum; its released code has 0.9.
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
