@@ -12,7 +12,9 @@ class FiguresSettings(Section):
 
     dpi: Annotated[int, Field(ge=20, le=1200)] = 150
     formats: Annotated[list[Literal["svg", "png", "pdf"]], Field(min_length=1)] = ["svg", "png"]
-    #: The tap of Figure 1 (the first of these that a run has).
+    #: Runs that are drawn together, by the name that their figures end in; all runs in one set without a name if none.
+    sets: dict[Name, Annotated[list[Name], Field(min_length=1)]] = {}
+    #: The tap of Figures 1, 6 and 7 (the first of these that a run has).
     headline: list[str] = ["logits", "predense", "softmax"]
     #: Steps shown as columns of Figure 4 (the nearest kept ones), spread evenly over the run if none are given.
     columns: list[Annotated[int, Field(ge=0)]] | None = None
@@ -24,3 +26,5 @@ class FiguresJob(FiguresSettings):
     """All that `figures` needs to know."""
 
     runs: list[Name]
+    #: Datasets that the runs are transferred to, by run.
+    transfers: dict[Name, list[Name]] = {}

@@ -1,19 +1,14 @@
 """Settings of the stage `probe`."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from phasescope.params.base import Section
+from phasescope.params.classifiers import ClassifierSettings
 
 
-class ProbeSettings(Section):
-    """How classes are read off activations."""
+class ProbeSettings(ClassifierSettings):
+    """How the classes of the run's own dataset are read off activations."""
 
-    #: How the ridge is chosen, on training samples alone.
-    selection: Literal["gcv", "loo"] = "gcv"
-    solver: Literal["auto", "primal", "dual", "randomised"] = "auto"
-    exact_limit: Annotated[int, Field(ge=1, le=20_000)] = 4096
-    rank: Annotated[int, Field(ge=1, le=4096)] = 1024
-    #: Permutations that the shuffled-label baseline is the mean of: one alone can be far from chance by chance.
+    #: ridge: permutations that the shuffled-label baseline is the mean of: one alone can be far from chance by chance.
     shuffles: Annotated[int, Field(ge=1, le=1000)] = 10

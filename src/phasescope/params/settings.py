@@ -22,6 +22,7 @@ from phasescope.params.models import ModelSettings
 from phasescope.params.phases import PhasesJob, PhasesSettings
 from phasescope.params.probe import ProbeSettings
 from phasescope.params.train import TrainJob, TrainSettings
+from phasescope.params.transfer import TransferSettings
 
 #: DVC 3 leaves these names out of what it hashes, and would serve stale results (treeverse/dvc#10296).
 FORBIDDEN = ("size", "nfiles")
@@ -58,6 +59,7 @@ class Settings(Section):
     decode: DecodeSettings = DecodeSettings()
     probe: ProbeSettings = ProbeSettings()
     distributions: DistributionsSettings = DistributionsSettings()
+    transfer: dict[Name, TransferSettings] = {}
     phases: PhasesSettings = PhasesSettings()
     figures: FiguresSettings = FiguresSettings()
 
@@ -90,9 +92,13 @@ def shares(settings: Settings) -> dict[str, dict[str, Any]]:
         files[f"runs/{name}/train.json"] = job.model_dump()
         for section in PER_RUN.keys() - {"train"}:
             files[f"runs/{name}/{section}.json"] = getattr(run, section).model_dump()
+    for name, transfer in settings.transfer.items():
+        files[f"transfer/{name}.json"] = transfer.model_dump()
     runs = list(settings.runs)
     files["phases.json"] = PhasesJob(runs=runs, **settings.phases.model_dump()).model_dump()
-    files["figures.json"] = FiguresJob(runs=runs, **settings.figures.model_dump()).model_dump()
+    transfers = {run: [t.dataset for t in settings.transfer.values() if t.run == run] for run in runs}
+    figures = FiguresJob(runs=runs, transfers=transfers, **settings.figures.model_dump())
+    files["figures.json"] = figures.model_dump()
     return files
 
 

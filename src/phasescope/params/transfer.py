@@ -1,0 +1,33 @@
+"""Settings of the stage `transfer`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from phasescope.params.base import Name
+from phasescope.params.classifiers import ClassifierSettings
+
+Label = Literal["class", "ink", "quadrant", "colour", "colour-raw"]
+
+
+class TransferSettings(ClassifierSettings):
+    """What else is read off the frozen activations of a run: other images, or other properties of its own."""
+
+    run: Name
+    #: The target: the images that pass through the frozen networks, which may be those of the run itself.
+    dataset: Name
+    #: class: the target's own classes; ink: more ink than the median image; quadrant: the brightest quadrant; colour:
+    #: the dominant colour channel of standardised images (the paper's released code), colour-raw: of raw ones (its
+    #: text).
+    labels: Annotated[list[Label], Field(min_length=1)]
+    #: At most so many of the target's training samples are used, drawn once per dataset; all if there are fewer.
+    train_samples: Annotated[int, Field(ge=2, le=10**8)] = 10_000
+    #: At most so many of its test samples (none: all of them).
+    test_samples: Annotated[int, Field(ge=2, le=10**8)] | None = None
+
+    @field_validator("labels")
+    @classmethod
+    def _no_label_twice(cls, labels: list[Label]) -> list[Label]:
+        if len(set(labels)) != len(labels):
+            raise ValueError("a label is listed twice")
+        return labels
