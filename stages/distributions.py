@@ -13,9 +13,9 @@ def main(run: str) -> None:
     settings = stage.settings(f"runs/{run}/distributions.json", DistributionsSettings)
     provenance.write(f"runs/{run}/distributions")
     stored = StoredRun(run)
-    samples, cache = cells.samples_of(stored), stage.cache()
-    measured = cells.measure(stored, "distributions", statistics, samples, settings, cache)
-    shown = cells.measure_over_steps(stored, "distributions-shown", shown_features, samples, settings, cache)
+    cache = stage.cache()
+    measured = cells.measure(stored, "distributions", statistics, settings, cache)
+    shown = cells.measure_over_steps(stored, "distributions-shown", shown_features, settings, cache)
     result = measured.result.merge(shown.result)
     stored.write_measure("distributions", result, settings.model_dump(), measured.cached | shown.cached)
 

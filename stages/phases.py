@@ -6,7 +6,7 @@ import json
 
 from phasescope import provenance, stage
 from phasescope.params.phases import PhasesJob
-from phasescope.phases import frame, phases, table
+from phasescope.phases import frame, of_decoders, table
 from phasescope.progress import wide_console
 from phasescope.store.commit import write_file
 from phasescope.store.run import StoredRun
@@ -17,7 +17,7 @@ def main() -> None:
     job = stage.settings("phases.json", PhasesJob)
     provenance.write("phases")
     runs = {name: StoredRun(name) for name in job.runs}
-    results = {name: phases(run.measure("decode"), run.measure("probe"), job) for name, run in runs.items()}
+    results = {name: of_decoders(run.measure("decode"), run.measure("probe"), job) for name, run in runs.items()}
     # In the order of params.yaml, which the table keeps.
     text = json.dumps(results, indent=1) + "\n"
     write_file(stage.METRICS, text.encode())

@@ -1,34 +1,50 @@
 """Stage `probe`: how well the classes are read off each layer's activations."""
 
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
 from phasescope import provenance, stage
+from phasescope.compute import choose
 from phasescope.measures import cells
-from phasescope.measures.probe import majority_accuracy, pixel_accuracy, probe
+from phasescope.measures.classifiers import settings_of
+from phasescope.measures.probe import majority_accuracy, probe
 from phasescope.params.probe import ProbeSettings
 from phasescope.store.run import StoredRun
 
 
-def main(run: str) -> None:
+def main(run: str, **where: Any) -> None:
     """Write results/<run>/probe, with what the network itself does and the baselines beside it."""
     settings = stage.settings(f"runs/{run}/probe.json", ProbeSettings)
-    provenance.write(f"runs/{run}/probe")
-    stored = StoredRun(run)
-    samples = cells.samples_of(stored)
-    measured = cells.measure(stored, "probe", probe, samples, settings, stage.cache())
-    result = measured.result
+    chosen = choose(**where) if "sgd" in settings.classifiers else choose(device="cpu")
+    provenance.write(f"runs/{run}/probe", **asdict(chosen))
+    stored, cache = StoredRun(run), stage.cache()
+    measured: dict[str, cells.Measured] = {}
+    pixels = []
+    for classifier in settings.classifiers:
+        name = "probe" if classifier == "ridge" else f"probe-{classifier}"
+        function, mine = partial(probe, compute=chosen), settings_of(classifier, settings)
+        measured[classifier] = cells.measure(
+            stored, name, function, mine, cache, None if classifier == "ridge" else chosen
+        )
+        pixels.append(cells.measure_inputs(stored, name, function, mine, cache)["accuracy"].item())
+    both = cells.combine(measured, "classifier")
+    result = both.result
     result["network_accuracy"] = stored.recorded["accuracy"].sel(part="test", drop=True).load()
     result["network_loss"] = stored.recorded["loss"].sel(part="test", drop=True).load()
     result["weight_norm"] = stored.recorded["weight_norm"].load()
-    for baseline, value, long_name in [
+    for baseline, dims, value, long_name in [
+        ("pixel_accuracy", ("classifier",), pixels, "test accuracy of the same probe on raw pixels"),
         (
-            "pixel_accuracy",
-            pixel_accuracy(samples, settings),
-            "test accuracy of the same probe on raw pixels",
+            "majority_accuracy",
+            (),
+            majority_accuracy(cells.samples_of(stored)),
+            "test accuracy of naming the most frequent class",
         ),
-        ("majority_accuracy", majority_accuracy(samples), "test accuracy of naming the most frequent class"),
     ]:
-        result[baseline] = ((), value, {"long_name": long_name, "units": "1"})
-    stored.write_measure("probe", result, settings.model_dump(), measured.cached)
+        result[baseline] = (dims, value, {"long_name": long_name, "units": "1"})
+    stored.write_measure("probe", result, settings.model_dump(), both.cached)
 
 
 if __name__ == "__main__":
-    stage.run(main, "run")
+    stage.run(main, "run", device=str, threads=int, workers=int)

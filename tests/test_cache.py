@@ -4,17 +4,19 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner
 
 from phasescope import activations, provenance, training
 from phasescope.cli import app
 from phasescope.measures import cells
-from phasescope.measures.decode import decode
+from phasescope.measures.decode import decode, decode_trained
 from phasescope.measures.distributions import statistics
 from phasescope.measures.shown import shown_features
 from phasescope.params.activations import ActivationsSettings
@@ -164,7 +166,6 @@ class Making:
         training.train(job, data, run / "train", ONE, "r", self.cache)
         activations.record(job, chosen, data, run / "train", run / "activations", ONE, "r", self.cache)
         stored = StoredRun("r", self.root)
-        samples = cells.samples_of(stored)
         for name, function, settings, counter in [
             ("decode", decode, DecodeSettings(), lambda batch, *_: self.add("decoded", batch[:, :, 0, 0].size)),
             (
@@ -175,10 +176,10 @@ class Making:
             ),
         ]:
             counting = self.counted(function, counter)
-            measured = cells.measure(stored, name, counting, samples, settings, self.cache)
+            measured = cells.measure(stored, name, counting, settings, self.cache)
             if name == "distributions":
                 showing = self.counted(shown_features, lambda *_: self.add("shown", 1))
-                shown = cells.measure_over_steps(stored, "shown", showing, samples, settings, self.cache)
+                shown = cells.measure_over_steps(stored, "shown", showing, settings, self.cache)
                 measured = replace(
                     measured, result=measured.result.merge(shown.result), cached=measured.cached | shown.cached
                 )
@@ -347,3 +348,58 @@ def test_the_command_lists_and_clears(made, tmp_path, monkeypatch):
     assert refused.exit_code == 1
     assert CliRunner().invoke(app, ["cache", "clear"]).exit_code == 0
     assert not made.cache.root.exists()
+
+
+def refuse(*_):
+    raise AssertionError("computed again")
+
+
+def test_cells_of_several_decoders_come_back_from_the_result(new):
+    """Also where one of them was asked for at some taps alone, and is NaN elsewhere."""
+    project = new("a")
+    project.make(JOB.model_copy(update={"iterations": 2}), taps("logits", "predense"))
+    stored = StoredRun("r", project.root)
+    settings = DecodeSettings(decoders=["deconvolution"], epochs=1, width=0.05)
+    train = partial(decode_trained, compute=ONE)
+
+    def measured(cache, function):
+        exact = cells.measure(stored, "decode", decode if function is train else refuse, DecodeSettings(), cache)
+        fitted = cells.measure(stored, "decode-deconvolution", function, settings, cache, taps=["predense"])
+        return cells.combine({"linear": exact, "deconvolution": fitted}, "decoder")
+
+    first = measured(project.cache, train)
+    assert first.result["test_mse"].dims == ("seed", "step", "layer", "decoder")
+    assert first.result["error"].dims == ("seed", "step", "layer", "decoder", "sample")
+    absent = first.result.sel(decoder="deconvolution", layer="logits")
+    assert absent["test_mse"].isnull().all()
+    assert absent["epoch_mse"].isnull().all()
+    there = first.result.sel(decoder="deconvolution", layer="predense")
+    assert there["epoch_mse"].notnull().all()
+    assert there["ridge"].isnull().all()
+    assert first.result["baseline_mse"].dims == ()
+    stored.write_measure("decode", first.result, settings.model_dump(), first.cached)
+
+    again = CellCache(project.root / "again", "code")
+    assert adopt(project.root / "results" / "r" / "decode", again) == 2 * 3 * 3
+    assert len(addresses(project.root / "results" / "r" / "decode", again)) == 2 * 3 * 3
+    second = measured(again, refuse)
+    xr.testing.assert_equal(second.result, first.result)
+    before = project.contents()
+    stored.write_measure("decode", second.result, settings.model_dump(), second.cached)
+    assert project.contents() == before
+
+
+def test_several_processes_measure_the_same(new):
+    project = new("a")
+    with threadpool_limits(1):  # as in a stage
+        project.make(JOB.model_copy(update={"iterations": 2}), taps("logits", "predense"))
+    stored = StoredRun("r", project.root)
+    settings = DecodeSettings(decoders=["linear-adam"], epochs=1)
+    train = partial(decode_trained, compute=ONE)
+    caches = [CellCache(project.root / name, "code") for name in ("one", "two")]
+    one, two = (
+        cells.measure(stored, "decode-linear-adam", train, settings, cache, replace(ONE, workers=workers))
+        for workers, cache in enumerate(caches, start=1)
+    )
+    xr.testing.assert_identical(one.result, two.result)
+    assert caches[1].kept()["decode-linear-adam"].cells == 2 * 3 * 2

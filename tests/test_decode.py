@@ -30,7 +30,7 @@ def digits():
     order = np.random.default_rng(0).permutation(len(images))[:600]
     images, labels = images[order], labels[order]
     inputs = ((images - images.mean()) / images.std()).astype(np.float32)
-    return Samples(inputs, labels.astype(np.int64), np.arange(600) % 3 > 0, 10)
+    return Samples(inputs, labels.astype(np.int64), np.arange(600) % 3 > 0, 10, (1, 8, 8))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_principal_components_give_the_pca_residual(digits, rank):
 def test_an_invertible_map_of_the_inputs_loses_nothing():
     generator = np.random.default_rng(0)
     inputs = generator.standard_normal((300, 30)).astype(np.float32)
-    seen = Samples(inputs, np.zeros(300, np.int64), np.arange(300) < 200, 1)
+    seen = Samples(inputs, np.zeros(300, np.int64), np.arange(300) < 200, 1, (1, 5, 6))
     result = decode(cells(inputs @ generator.standard_normal((30, 30)) + 3.0), seen, DecodeSettings())
     assert result["fvu"].item() < 1e-14
     assert result["train_mse"].item() < 1e-14
@@ -81,7 +81,7 @@ def test_errors_are_those_of_scikit_learn(digits, features):
 def test_pixels_and_their_rotation_give_the_same(digits, features, monkeypatch):
     rotated = decode(cells(features), digits, DecodeSettings())
     monkeypatch.setattr(samples_module, "ROTATION_LIMIT", 10)
-    plain = Samples(digits.inputs, digits.labels, digits.train, 10)
+    plain = Samples(digits.inputs, digits.labels, digits.train, 10, (1, 8, 8))
     assert plain.targets.train.shape[1] == 64
     assert digits.targets.train.shape[1] < 64
     xr.testing.assert_allclose(rotated, decode(cells(features), plain, DecodeSettings()), rtol=1e-6)
@@ -90,7 +90,7 @@ def test_pixels_and_their_rotation_give_the_same(digits, features, monkeypatch):
 def test_more_pixels_than_training_samples(features):
     generator = np.random.default_rng(0)
     inputs = (features.astype(np.float32) @ generator.standard_normal((100, 300))).astype(np.float32)[:60]
-    few = Samples(inputs, np.zeros(60, np.int64), np.arange(60) < 40, 1)
+    few = Samples(inputs, np.zeros(60, np.int64), np.arange(60) < 40, 1, (1, 15, 20))
     assert few.targets.train.shape[1] == 39
     result = decode(cells(features[:60, :5]), few, DecodeSettings())
     centred = inputs[:40] - inputs[:40].mean(axis=0)

@@ -18,7 +18,9 @@ def described(labels, classes=None):
     """Samples with these labels, all of them for testing but for one training sample put in front."""
     labels = np.concatenate([[0], labels])
     inputs = np.zeros((len(labels), 1), np.float32)
-    return Samples(inputs, labels, np.arange(len(labels)) == 0, classes or int(labels.max()) + 1)
+    return Samples(
+        inputs, labels, np.arange(len(labels)) == 0, classes or int(labels.max()) + 1, (1, 1, inputs.shape[1])
+    )
 
 
 def cells(*features):

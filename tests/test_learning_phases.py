@@ -1,6 +1,7 @@
 """What the papers claim, on the default job: the loss stays, falls and rises, and only with BatchNorm that fits."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,8 @@ def curves(root: Path, name: str, job: TrainJob, chosen: ActivationsSettings) ->
         train(job, root / "datasets" / "digits", run / "train", TWO, name, cache)
     record(job, chosen, root / "datasets" / "digits", run / "train", run / "activations", TWO, name, cache)
     stored = StoredRun(name, root)
-    samples = cells.samples_of(stored)
-    decoded = cells.measure(stored, "decode", decode, samples, SETTINGS.decode, cache).result
-    probed = cells.measure(stored, "probe", probe, samples, SETTINGS.probe, cache).result
+    decoded = cells.measure(stored, "decode", decode, SETTINGS.decode, cache).result
+    probed = cells.measure(stored, "probe", partial(probe, compute=TWO), SETTINGS.probe, cache).result
     recorded = stored.recorded.sel(part="test", drop=True)
     probed["network_accuracy"], probed["network_loss"] = recorded["accuracy"].load(), recorded["loss"].load()
     probed["weight_norm"] = recorded["weight_norm"].load()

@@ -130,9 +130,7 @@ def test_a_run_of_3_seeds_14_steps_and_4_taps_is_few_files(project):
     record(job, chosen, data, run / "train", run / "activations", ONE, "long")
     stored = StoredRun("long", project)
     assert stored.recorded.sizes["step"] == 14
-    measured = cells.measure(
-        stored, "decode", decode, cells.samples_of(stored), DecodeSettings(), cache_of(project / "decode")
-    )
+    measured = cells.measure(stored, "decode", decode, DecodeSettings(), cache_of(project / "decode"))
     stored.write_measure("decode", measured.result, DecodeSettings().model_dump(), measured.cached)
     results, *stores = (contents(path) for path in (project / "results" / "long", run / "train", run / "activations"))
     # The other two measures keep as few files as this one.
@@ -240,7 +238,7 @@ def test_a_measure_is_kept_and_opened_on_seed_step_layer(project, run, small):
     stored = StoredRun("r", project)
     samples = cells.samples_of(stored)
     assert samples.inputs.shape == (173, 256)
-    measured = cells.measure(stored, "decode", decode, samples, DecodeSettings(), cache_of(project / "decode"))
+    measured = cells.measure(stored, "decode", decode, DecodeSettings(), cache_of(project / "decode"))
     stored.write_measure("decode", measured.result, DecodeSettings().model_dump(), measured.cached)
     back = run.measure("decode")
     assert back["test_mse"].dims == ("seed", "step", "layer")

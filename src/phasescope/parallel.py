@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from phasescope.errors import UserError
-from phasescope.progress import Progress
+from phasescope.progress import Pieces, Progress
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ def end_with_parent() -> None:
 
 
 def map_in_processes(
-    function: Callable[..., T], items: list[tuple[Any, ...]], workers: int, progress: Progress
+    function: Callable[..., T], items: list[tuple[Any, ...]], workers: int, progress: Progress | Pieces
 ) -> list[T]:
     """Call `function(advance, *item)` for each item, in at most `workers` processes; gives the results in order.
 

@@ -35,6 +35,23 @@ Numbers = dict[str, Any]
 _DRAWN_AT_ONCE = 2**20
 
 
+def of_decoders(decode: Dataset, probe: Dataset, settings: PhasesSettings) -> dict[str, Numbers]:
+    """Phases of every layer by every decoder of a run: by layer for the first, by "layer (decoder)" for the others.
+
+    Args:
+        decode: as `phases` takes it, with a last dimension ``decoder`` of the cells; NaN where a layer was not decoded.
+        probe: as `phases` takes it.
+        settings: when a phase counts, and the number of resamples.
+    """
+    numbers: dict[str, Numbers] = {}
+    for place, decoder in enumerate(decode.decoder.values.tolist()):
+        cells = decode.sel(decoder=decoder)
+        cells = cells.isel(layer=cells.test_mse.notnull().any(("seed", "step")).values) if place else cells
+        found = phases(cells, probe, settings)
+        numbers |= found if place == 0 else {f"{layer} ({decoder})": of_layer for layer, of_layer in found.items()}
+    return numbers
+
+
 def phases(decode: Dataset, probe: Dataset, settings: PhasesSettings) -> dict[str, Numbers]:
     """Phases of every layer of a run, as plain numbers that JSON can hold.
 

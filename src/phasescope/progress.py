@@ -70,3 +70,16 @@ class Progress:
         left = f", about {(now - self._started) * (1 - share) / share:.0f} s left" if 0 < share < 1 else ""
         steps = ", ".join(f"{label} {done}/{self.total}" for label, done in zip(self.labels, self.done, strict=True))
         self.console.print(f"{steps} ({now - self._started:.0f} s{left})", highlight=False, soft_wrap=True)
+
+
+class Pieces:
+    """The first item of a Progress as a sum of pieces that are updated one by one."""
+
+    def __init__(self, progress: Progress, pieces: int) -> None:
+        self._progress = progress
+        self._done = [0] * pieces
+
+    def update(self, index: int, done: int) -> None:
+        """Say that piece `index` has finished `done` of its steps."""
+        self._done[index] = done
+        self._progress.update(0, sum(self._done))

@@ -53,7 +53,7 @@ def make(root: Path) -> None:
         train(JOB, data, run / "train", compute, "tiny", cache)
         record(JOB, TAPS, data, run / "train", run / "activations", compute, "tiny", cache)
         stored = StoredRun("tiny", root)
-        measured = cells.measure(stored, "decode", decode, cells.samples_of(stored), DecodeSettings(), cache)
+        measured = cells.measure(stored, "decode", decode, DecodeSettings(), cache)
     stored.write_measure("decode", measured.result, DecodeSettings().model_dump(), measured.cached)
 
 

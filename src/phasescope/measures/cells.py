@@ -5,17 +5,22 @@ A cell is one (seed, step, layer). A measure is a pure function of the activatio
 cells that are in the cache are not computed again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
 from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
+from threadpoolctl import threadpool_limits
 
+from phasescope.compute import Compute
 from phasescope.data.dataset import standardised
 from phasescope.measures.samples import Samples
+from phasescope.parallel import map_in_processes
 from phasescope.params.base import Section
-from phasescope.progress import Progress, tell_computed
+from phasescope.progress import Pieces, Progress, tell_computed
 from phasescope.store.arrays import load
 from phasescope.store.cache import CellCache
 from phasescope.store.commit import fingerprint
@@ -24,9 +29,12 @@ from phasescope.store.run import StoredRun
 
 #: Bytes of stored activations that are read at once; at least one cell.
 BATCH_BYTES = 256 << 20
-
+#: Pieces of work for each process, so that none waits long for the others.
+PIECES = 4
 
 S = TypeVar("S", bound=Section)
+#: Activations (seed, step, sample, feature) of one layer → what is measured of them, on (seed, step).
+Function = Callable[[xr.DataArray, Samples, S], xr.Dataset]
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,17 @@ class Measured:
 
 
 def samples_of(run: StoredRun) -> Samples:
-    """What is known of the samples whose activations a run keeps.
+    """What is known of the samples whose activations a run keeps; kept in memory for the next who asks.
 
     Raises:
         StoreError: the dataset is absent or damaged, or not the one that the activations were taken of.
     """
+    return _samples(run.name, run.root, run.digest)
+
+
+@lru_cache(maxsize=1)
+def _samples(name: str, root: Any, digest: str) -> Samples:
+    run = StoredRun(name, root)
     dataset = read_dataset(run.dataset, run.dataset_digest)
     kept = run.recorded["index"].values
     return Samples(
@@ -50,55 +64,93 @@ def samples_of(run: StoredRun) -> Samples:
         labels=dataset.labels[kept],
         train=dataset.train[kept],
         classes=len(dataset.classes),
+        image=dataset.images.shape[1:],
     )
 
 
 def measure(
     run: StoredRun,
     name: str,
-    function: Callable[[xr.DataArray, Samples, S], xr.Dataset],
-    samples: Samples,
+    function: Function[S],
     settings: S,
     cache: CellCache,
+    compute: Compute | None = None,
+    taps: list[str] | None = None,
 ) -> Measured:
     """The measure `name` of every cell of a run, on (seed, step, layer), layers in the order of the taps.
 
     `function` takes activations (seed, step, sample, feature) of one layer and returns a Dataset on (seed, step);
-    variables without these dimensions, such as a baseline, must be the same for every layer.
+    variables without these dimensions, such as a baseline, must be the same for every layer. It runs in as many
+    processes as `compute` says (and must then be importable by name), or in this one. Where only some `taps` are asked
+    for, the others are NaN.
     """
     shared = _shared(run, name, settings)
+    workers, threads = (1, None) if compute is None else (compute.workers, compute.threads)
     seeds, steps = (run.recorded[dim].values for dim in ("seed", "step"))
-    keys = np.empty((len(seeds), len(steps), len(run.taps)), dtype=object)
+    keys = np.full((len(seeds), len(steps), len(run.taps)), None, dtype=object)
     parts = np.empty(keys.shape, dtype=object)
-    computed = 0
-    with Progress([f"{name} {run.name} {tap}" for tap in run.taps], len(seeds) * len(steps)) as progress:
-        for layer, tap in enumerate(run.taps):
-            activations = run.activations(tap)
-            for seed, step in np.ndindex(len(seeds), len(steps)):
-                keys[seed, step, layer] = fingerprint(shared, _address(run, tap, seed, step))
-                parts[seed, step, layer] = cache.load(name, keys[seed, step, layer])
-            missing = [cell for cell in np.ndindex(len(seeds), len(steps)) if parts[(*cell, layer)] is None]
-            computed += len(missing)
-            done = len(seeds) * len(steps) - len(missing)
-            for batch, positions in batches(activations, missing):
-                result = function(batch, samples, settings)
-                fixed = [str(key) for key, value in result.data_vars.items() if "step" not in value.dims]
-                for index, (seed, step) in enumerate(positions):
-                    part = result.isel(seed=0, step=index).drop_vars(["seed", "step"]).assign_attrs(fixed=fixed)
-                    cache.save(name, keys[seed, step, layer], part)
-                    parts[seed, step, layer] = part
-                done += len(positions)
-                progress.update(layer, done)
-            progress.update(layer, done)
-    tell_computed(f"{name} {run.name}", computed, parts.size)
+    missing: dict[str, list[Cell]] = {}
+    for layer, tap in enumerate(run.taps):
+        for seed, step in np.ndindex(len(seeds), len(steps)) if taps is None or tap in taps else []:
+            key = fingerprint(shared, _address(run, tap, seed, step))
+            keys[seed, step, layer], parts[seed, step, layer] = key, cache.load(name, key)
+            if parts[seed, step, layer] is None:
+                missing.setdefault(tap, []).append((seed, step, key))
+    asked, number = sum(key is not None for key in keys.flat), sum(map(len, missing.values()))
+    length = ceil(number / (PIECES * workers)) if workers > 1 else max(number, 1)
+    pieces = [
+        (tap, cells[first : first + length]) for tap, cells in missing.items() for first in range(0, len(cells), length)
+    ]
+    with Progress([f"{name} {run.name}"], max(number, 1)) as progress:
+        items = [(run.name, run.root, run.digest, name, function, settings, cache, threads, *piece) for piece in pieces]
+        done = map_in_processes(measure_cells, items, workers, Pieces(progress, len(items))) if items else []
+    for (tap, cells), results in zip(pieces, done, strict=True):
+        for (seed, step, _), part in zip(cells, results, strict=True):
+            parts[seed, step, run.taps.index(tap)] = part
+    tell_computed(f"{name} {run.name}", number, asked)
     return _measured(run, name, parts, keys, ("seed", "step", "layer"))
+
+
+#: Positions of seed and step, and the key in the cache.
+Cell = tuple[int, int, str]
+
+
+def measure_cells(
+    advance: Callable[[int], None],
+    run: str,
+    root: Any,
+    digest: str,
+    name: str,
+    function: Function[S],
+    settings: S,
+    cache: CellCache,
+    threads: int | None,
+    tap: str,
+    cells: list[Cell],
+) -> list[xr.Dataset]:
+    """Measure some cells of one layer, keep each in the cache, and give what was measured of each.
+
+    `threads` are those of numerical libraries, whose number changes bits (None: as they are).
+    """
+    samples = _samples(run, root, digest)
+    keys = {(seed, step): key for seed, step, key in cells}
+    parts = {}
+    for batch, positions in batches(StoredRun(run, root).activations(tap), list(keys)):
+        with threadpool_limits(threads):
+            result = function(batch, samples, settings)
+        fixed = [str(key) for key, value in result.data_vars.items() if "step" not in value.dims]
+        for index, position in enumerate(positions):
+            part = result.isel(seed=0, step=index).drop_vars(["seed", "step"]).assign_attrs(fixed=fixed)
+            cache.save(name, keys[position], part)
+            parts[position] = part
+        advance(len(parts))
+    return [parts[position] for position in keys]
 
 
 def measure_over_steps(
     run: StoredRun,
     name: str,
-    function: Callable[[xr.DataArray, Samples, S], xr.Dataset],
-    samples: Samples,
+    function: Function[S],
     settings: S,
     cache: CellCache,
 ) -> Measured:
@@ -106,6 +158,7 @@ def measure_over_steps(
 
     `function` takes activations (step, sample, feature) of one seed and layer, read when they are asked for.
     """
+    samples = samples_of(run)
     shared = _shared(run, name, settings)
     seeds, steps = run.recorded.sizes["seed"], run.recorded.sizes["step"]
     keys = np.empty((seeds, len(run.taps)), dtype=object)
@@ -157,15 +210,57 @@ def _address(run: StoredRun, tap: str, seed: int, step: int) -> list[Any]:
     return [run.shard_digest(tap, seed, step), str(activations.dtype), activations.shape[-1]]
 
 
+def measure_inputs(run: StoredRun, name: str, function: Function[S], settings: S, cache: CellCache) -> xr.Dataset:
+    """The same measure of the standardised pixels themselves, as if they were the activations of a layer."""
+    samples = samples_of(run)
+    key = fingerprint(_shared(run, name, settings), "inputs")
+    known = cache.load(f"{name}-inputs", key)
+    if known is None:
+        dims, coords = ("seed", "step", "sample", "feature"), {"sample": np.arange(len(samples.inputs))}
+        shape = {"feature_shape": list(samples.image)}
+        pixels = xr.DataArray(samples.inputs[None, None], {"seed": [0], "step": [0], **coords}, dims, attrs=shape)
+        known = function(pixels, samples, settings).isel(seed=0, step=0).drop_vars(["seed", "step"])
+        cache.save(f"{name}-inputs", key, known)
+    return known
+
+
+def combine(measured: Mapping[str, Measured], dim: str) -> Measured:
+    """Several measures of the same cells as one, on (seed, step, layer, `dim`), by their names along `dim`.
+
+    What one of them does not have is NaN there.
+    """
+    results = [each.result for each in measured.values()]
+    labels = xr.DataArray(np.array(list(measured), dtype=object), dims=dim, attrs={"long_name": dim})
+    variables = {name: variable for result in reversed(results) for name, variable in result.variables.items()}
+    combined = {}
+    for name, variable in variables.items():
+        if not {"seed", "step", "layer"} <= set(variable.dims):
+            combined[name] = variable
+            continue
+        absent = np.full(variable.shape, np.nan, np.result_type(variable.dtype, np.float16))
+        stacked = np.stack([result[name].values if name in result else absent for result in results], axis=3)
+        combined[name] = xr.Variable((*variable.dims[:3], dim, *variable.dims[3:]), stacked, variable.attrs)
+    coords = {name: combined.pop(name) for result in results for name in result.coords if name in combined}
+    cached = {
+        kind: {**entry, "select": {dim: place}}
+        for place, each in enumerate(measured.values())
+        for kind, entry in each.cached.items()
+    }
+    return Measured(xr.Dataset(combined, {**coords, dim: labels}), cached)
+
+
 def _measured(run: StoredRun, name: str, parts: np.ndarray, keys: np.ndarray, dims: tuple[str, ...]) -> Measured:
     """The parts, one for each cell, as one Dataset on `dims`."""
-    first: xr.Dataset = parts.flat[0]
+    first: xr.Dataset = next(part for part in parts.flat if part is not None)
     result = xr.Dataset(coords=first.coords)
     for variable, values in first.data_vars.items():
         if variable in first.attrs["fixed"]:
             result[variable] = values
         else:
-            stacked = np.stack([part[variable].values for part in parts.flat]).reshape(*parts.shape, *values.shape)
+            # Only floats can be absent.
+            absent = values.values if all(keys.flat) else np.full(values.shape, np.nan, values.dtype)
+            stacked = np.stack([absent if part is None else part[variable].values for part in parts.flat])
+            stacked = stacked.reshape(*parts.shape, *values.shape)
             result[variable] = ((*dims, *values.dims), stacked, values.attrs)
     layers = xr.DataArray(np.array(run.taps, dtype=object), dims="layer", attrs={"long_name": "tap"})
     labels = {dim: layers if dim == "layer" else run.recorded[dim].variable for dim in dims}

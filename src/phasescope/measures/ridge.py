@@ -19,6 +19,8 @@ from typing import Literal
 
 import numpy as np
 
+from phasescope.params.ridge import RidgeSettings
+
 Selection = Literal["gcv", "loo"]
 Solver = Literal["auto", "primal", "dual", "randomised"]
 
@@ -142,6 +144,20 @@ class Ridge:
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Targets (sample, target) from features (sample, feature): their mean if no feature varied."""
         return self.mean + self.factors.combine(features, self.weights)
+
+
+def factors_of(features: np.ndarray, settings: RidgeSettings) -> Factors:
+    """`factorise` training features (sample, feature) as the settings ask for."""
+    return factorise(features, solver=settings.solver, exact_limit=settings.exact_limit, rank=settings.rank)
+
+
+def least_squares_mse(factors: Factors, targets: np.ndarray) -> float:
+    """Mean squared error that least squares without a ridge leaves of the training targets (sample, target)."""
+    centred = targets - targets.mean(axis=0)
+    if not factors.spare:
+        return 0.0
+    left = float(np.square(centred).sum() - np.square(factors.coordinates(centred)).sum())
+    return max(left, 0.0) / targets.size
 
 
 def fit(factors: Factors, targets: np.ndarray, selection: Selection) -> Ridge:

@@ -51,6 +51,7 @@ class Samples:
     labels: np.ndarray  #: (sample,) int64
     train: np.ndarray  #: (sample,) bool
     classes: int
+    image: tuple[int, int, int]  #: channels, rows, columns of an input
 
     @cached_property
     def test(self) -> np.ndarray:

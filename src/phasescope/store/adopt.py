@@ -44,7 +44,7 @@ def addresses(path: Path, cache: CellCache) -> set[str]:
         cells = manifest.read(path).extra["cells"]
         parts = [keys for layers in cells["files"].values() for keys in layers.values()]
         parts += [entry["keys"] for entry in cells["arrays"].values()]
-        return {cache.address(key) for keys in parts for key in np.array(keys, dtype=object).flat}
+        return {cache.address(key) for keys in parts for key in np.array(keys, dtype=object).flat if key is not None}
     except (KeyError, TypeError, ValueError, AttributeError):
         raise StoreError(f"{path / manifest.MANIFEST} does not say which cells it has: run `dvc repro`") from None
 
@@ -62,13 +62,15 @@ def _files(found: Manifest, layers: dict[str, Any]) -> list[tuple[str, str]]:
 def _adopt_arrays(path: Path, kind: str, entry: dict[str, Any], cache: CellCache) -> int:
     """Keep the cells that are parts of larger arrays."""
     keys = np.array(entry["keys"], dtype=object)
-    new = [(position, key) for position, key in np.ndenumerate(keys) if not cache.has(_word(kind), key)]
+    known = [(position, key) for position, key in np.ndenumerate(keys) if key is not None]
+    new = [(position, key) for position, key in known if not cache.has(_word(kind), key)]
     if new:
         stored = arrays.open_dataset(path / arrays.GROUP)[entry["names"]]
         stored = stored.drop_vars([name for name in stored.coords if name not in entry["coords"]])
         values: xr.Dataset = arrays.load(stored, str(path))
         for position, key in new:
-            cell = values.isel(dict(zip(entry["dims"], position, strict=True)), missing_dims="ignore")
+            place = dict(zip(entry["dims"], position, strict=True)) | entry.get("select", {})
+            cell = values.isel(place, missing_dims="ignore")
             cache.save(kind, key, cell.drop_attrs(deep=False).assign_attrs(entry["attributes"]))
     return len(new)
 

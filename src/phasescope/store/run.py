@@ -56,6 +56,11 @@ class StoredRun:
         return manifest.read(self.path / "activations", "activations")
 
     @property
+    def digest(self) -> str:
+        """Digest of the manifest of the activations: others have another."""
+        return self._recording.digest
+
+    @property
     def dataset(self) -> Any:
         """Where the prepared dataset of the run is."""
         name = self._recording.entry("extra.dataset.name", str)
