@@ -8,7 +8,7 @@ from rich.console import Console
 
 from phasescope import phases as module
 from phasescope.params.phases import PhasesSettings
-from phasescope.phases import frame, phases, resampled_means, t_interval, table
+from phasescope.phases import frame, of_decoders, phases, resampled_means, t_interval, table
 
 STEPS = [0, 1, 2, 4, 8, 16, 32]
 THREE_PHASES = [1.0, 1.0, 0.99, 0.9, 0.8, 0.85, 0.95]
@@ -42,6 +42,17 @@ def measures(losses, steps=STEPS, accuracy=None, noise=0.001, samples=400):
 
 def logits(losses, settings=None, **options):
     return phases(*measures(losses, **options), settings or PhasesSettings(resamples=50))["logits"]
+
+
+def test_other_decoders_have_rows_of_their_own():
+    decode, probe = measures([THREE_PHASES, THREE_PHASES])
+    flat, _ = measures([[1.0] * 7, [1.0] * 7])
+    nothing = decode.where(decode.layer == "none")
+    both = xr.concat([decode, flat, nothing], xr.DataArray(["linear", "slow", "other"], dims="decoder"))
+    numbers = of_decoders(both, probe, PhasesSettings(resamples=50))
+    assert list(numbers) == ["logits", "logits (slow)"]
+    assert numbers["logits"] == phases(decode, probe, PhasesSettings(resamples=50))["logits"]
+    assert numbers["logits (slow)"]["phases"] == "none"
 
 
 def test_readme_run_of_the_paper():

@@ -205,8 +205,8 @@ def test_names_that_dvc_drops_are_refused(mistakes, old, new, where, name):
 
 # --- mistakes, each in one line
 
-TRAIN_KEYS = "batch_size, iterations, learning_rate, momentum, seeds, weight_decay"
-TOP_KEYS = "activations, datasets, decode, distributions, figures, phases, probe, runs, train"
+TRAIN_KEYS = "batch_size, iterations, learning_rate, loss, momentum, seeds, weight_decay"
+TOP_KEYS = "activations, datasets, decode, distributions, figures, phases, probe, runs, train, transfer"
 RUN_KEYS = "activations, dataset, decode, distributions, model, probe, train"
 NETWORKS = "f0, vgg8, vgg11, vgg13, vgg16, resnet10"
 SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder"
@@ -297,7 +297,7 @@ SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder"
         (
             "figures: {formats: [png], dpi: 40}",
             "figures: 3",
-            "figures: expected a group of settings (columns, dpi, features, formats, headline), got 3",
+            "figures: expected a group of settings (columns, dpi, features, formats, headline, sets), got 3",
         ),
         ("resamples: 20", "confidence: 95", "phases.confidence: expected a number below 1, got 95"),
     ],
@@ -421,6 +421,27 @@ def test_maps_are_not_pooled_to_more_than_they_have(mistakes, params):
         "runs.small.activations.taps: tap 'conv-2' of vgg8: pool is 3, but the maps are 2×2; ask for no more"
     ]
     resolve(params(text.replace("source: digits", "source: digits, resolution: 64")))
+
+
+def test_taps_that_decoders_are_trained_at_are_kept_and_fit(mistakes, params):
+    deconvolution = BARE + "decode: {decoders: [linear, deconvolution]%s}\nactivations: {taps: [logits, %s]}\n"
+    assert mistakes(deconvolution % (", trained_taps: [predense, logit]", "conv-2")) == [
+        "runs.small.decode.trained_taps: unknown tap 'predense'; known: logits, conv-2",
+        "runs.small.decode.trained_taps: unknown tap 'logit'; did you mean 'logits'? known: logits, conv-2",
+    ]
+    pooled = "{name: blocks.0, pool: 3}"
+    (told,) = mistakes(deconvolution % ("", pooled))
+    assert told == (
+        "runs.small.activations.taps: 'blocks.0': the decoder deconvolution doubles maps until they are the image, and "
+        "3×3 never become 32×32: pool the tap to a power of two, or leave it out of decode.trained_taps"
+    )
+    resolve(params(deconvolution % (", trained_taps: [logits]", pooled)))
+    assert mistakes(BARE + "decode: {decoders: [linear, linear]}") == [
+        "decode.decoders: a decoder is listed twice; got ['linear', 'linear']"
+    ]
+    assert mistakes(BARE + "probe: {classifiers: [svm]}") == [
+        "probe.classifiers[0]: unknown value 'svm'; known: ridge, logistic, sgd"
+    ]
 
 
 # --- files that are no settings

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from phasescope.errors import UserError
+from phasescope.measures.decoders import deconvolution
 from phasescope.models.taps import shapes
 from phasescope.models.zoo import build
 from phasescope.params.settings import Settings, read, unknown
@@ -18,7 +19,12 @@ def resolve(path: Path) -> Settings:
         UserError: one line per mistake in the settings.
     """
     settings = read(path)
-    mistakes = [*_unfit_taps(settings), *_lonely_batches(settings), *_unseen_taps(settings)]
+    mistakes = [
+        *_unfit_taps(settings),
+        *_undecodable_taps(settings),
+        *_lonely_batches(settings),
+        *_unseen_taps(settings),
+    ]
     if mistakes:
         raise UserError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return settings
@@ -32,6 +38,29 @@ def _unseen_taps(settings: Settings) -> Iterator[str]:
         for tap in asked[name]:
             if tap not in kept:
                 yield f"figures.{name}: {unknown(tap, kept, 'tap')}"
+
+
+def _undecodable_taps(settings: Settings) -> Iterator[str]:
+    """Taps that decoders are to be trained at, and that are not kept, or whose maps never become the image."""
+    for name, run in settings.runs.items():
+        kept = {tap.name: tap for tap in run.activations.taps}
+        for tap in run.decode.trained_taps or []:
+            if tap not in kept:
+                yield f"runs.{name}.decode.trained_taps: {unknown(tap, list(kept), 'tap')}"
+        if "deconvolution" not in run.decode.decoders:
+            continue
+        resolution = settings.datasets[run.dataset].resolution
+        with torch.device("meta"):
+            network = build(run.model, channels=1, resolution=resolution, classes=2)
+            for tap in set(kept) & set(run.decode.trained_taps or kept):
+                try:
+                    shape = shapes(network, [kept[tap]], channels=1, resolution=resolution)[tap]
+                except UserError:  # told as a tap that does not fit
+                    continue
+                try:
+                    deconvolution(shape, (1, resolution, resolution))
+                except UserError as error:
+                    yield f"runs.{name}.activations.taps: {tap!r}: {error}"
 
 
 def _lonely_batches(settings: Settings) -> Iterator[str]:

@@ -78,8 +78,8 @@ def deconvolution(shape: tuple[int, ...], image: tuple[int, int, int], width: fl
     doublings = round(math.log2(rows / maps[0])) if len(maps) == 2 else 0
     if doublings < 1 or (maps[0] << doublings, maps[1] << doublings) != (rows, columns):
         raise UserError(
-            f"deconvolution doubles maps until they are the image, and {'×'.join(map(str, maps))} never become "
-            f"{rows}×{columns}: pool the tap to a power of two, or leave it out of decode.trained_taps"
+            f"the decoder deconvolution doubles maps until they are the image, and {'×'.join(map(str, maps))} never "
+            f"become {rows}×{columns}: pool the tap to a power of two, or leave it out of decode.trained_taps"
         )
     hidden = [max(1, round((CHANNELS << place) * width)) for place in reversed(range(doublings - 1))]
     if flat:
