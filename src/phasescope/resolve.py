@@ -18,7 +18,7 @@ def resolve(path: Path) -> Settings:
         UserError: one line per mistake in the settings.
     """
     settings = read(path)
-    mistakes = [*_unfit_taps(settings), *_lonely_batches(settings), *_unseen_taps(settings)]
+    mistakes = [*_unfit_taps(settings), *_lonely_batches(settings), *_unseen_taps(settings), *_unknown_runs(settings)]
     if mistakes:
         raise UserError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return settings
@@ -32,6 +32,14 @@ def _unseen_taps(settings: Settings) -> Iterator[str]:
         for tap in asked[name]:
             if tap not in kept:
                 yield f"figures.{name}: {unknown(tap, kept, 'tap')}"
+
+
+def _unknown_runs(settings: Settings) -> Iterator[str]:
+    """Runs that figures are asked to show together, and that there are not."""
+    for name, runs in settings.figures.sets.items():
+        for run in runs:
+            if run not in settings.runs:
+                yield f"figures.sets.{name}: {unknown(run, list(settings.runs), 'run')}"
 
 
 def _lonely_batches(settings: Settings) -> Iterator[str]:
