@@ -20,7 +20,8 @@ def main() -> None:
             raise UserError(f"{stage.METRICS} knows no run {name!r}: run `dvc repro phases`")
         run = StoredRun(name)
         measures = {measure: run.measure(measure) for measure in ("decode", "probe", "distributions")}
-        results[name] = Results(phases=phases[name], **measures)
+        transfers = {target: run.measure(f"transfer-{target}") for target in job.transfers[name]}
+        results[name] = Results(job.datasets[name], phases=phases[name], transfers=transfers, **measures)
     with commit.scratch(stage.FIGURES) as scratch:
         for drawing in draw(results, job):
             save(drawing, scratch.path, job)

@@ -1,6 +1,7 @@
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -9,6 +10,7 @@ import xarray as xr
 
 from phasescope.figures.all import draw
 from phasescope.figures.curves import figure_1, figure_2, probes
+from phasescope.figures.decoders import convergence, decoders
 from phasescope.figures.distributions import figure_4, statistics
 from phasescope.figures.drawing import Results, save
 from phasescope.figures.style import class_styles, tap_styles
@@ -19,10 +21,31 @@ from phasescope.phases import phases
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32])
 SETTINGS = FiguresSettings(formats=["svg"])
 ALL_FORMATS = FiguresSettings(formats=["svg", "png", "pdf"], dpi=50)
+RISING = np.linspace(0.5, 0.9, len(STEPS))
+#: A run with everything that can be drawn.
+FULL = {
+    "decoders": ("linear", "linear-adam", "deconvolution"),
+    "classifiers": ("ridge", "logistic", "sgd"),
+    "targets": (("fashion", ("class",)), ("digits", ("class", "ink"))),
+}
+
+EVERY = ("figure-1", "figure-2", "probes", "decoders", "convergence", "figure-6", "figure-7", "distributions")
 
 
-def results_of_a_run(layers=("softmax", "logits", "predense"), seeds=3, classes=4, bins=60, distributions=True):
-    """Measures of a run with the three phases, with small random differences between seeds and layers."""
+def results_of_a_run(
+    layers=("softmax", "logits", "predense"),
+    seeds=3,
+    classes=4,
+    bins=60,
+    distributions=True,
+    decoders=("linear",),
+    classifiers=("ridge",),
+    targets=(),
+):
+    """Measures of a run with the three phases, with small random differences between seeds and layers.
+
+    Trained decoders are not asked for at the last layer; ``targets`` are datasets and labels.
+    """
     generator = np.random.default_rng(0)
     cells = ("seed", "step", "layer")
     shape = (seeds, len(STEPS), len(layers))
@@ -30,31 +53,39 @@ def results_of_a_run(layers=("softmax", "logits", "predense"), seeds=3, classes=
     def about(curve, spread=0.01):
         return np.asarray(curve)[:, None] + spread * generator.standard_normal(shape)
 
-    loss = about([0.5, 0.5, 0.49, 0.4, 0.3, 0.35, 0.4])
+    def stacked(dim, names, values):
+        return xr.concat([xr.DataArray(value, coords, cells) for value in values], dim).assign_coords({dim: names})
+
     coords = {"seed": range(seeds), "step": STEPS, "layer": list(layers)}
-    decode = xr.Dataset(
-        {
-            "test_mse": (cells, loss),
-            "fvu": (cells, loss / 0.7),
-            "error": ((*cells, "sample"), loss[..., None] * generator.uniform(0.9, 1.1, (*shape, 20))),
-            "baseline_mse": ((), 0.7),
-        },
-        coords,
-    )
+    loss = about([0.5, 0.5, 0.49, 0.4, 0.3, 0.35, 0.4])
+    decode = trained(stacked("decoder", list(decoders), [loss * (1 + place / 10) for place in range(len(decoders))]))
+    decode["error"] = decode.test_mse * xr.DataArray(generator.uniform(0.9, 1.1, (*shape, 20)), dims=(*cells, "sample"))
+    ridge = np.where(np.array(classifiers) == "ridge", 1.0, np.nan)
     probe = xr.Dataset(
         {
-            "accuracy": (cells, about(np.linspace(0.5, 0.9, len(STEPS)))),
-            "shuffled_accuracy": (cells, about([0.1] * len(STEPS))),
+            "accuracy": stacked("classifier", list(classifiers), [about(RISING) - i / 20 for i in range(len(ridge))]),
+            "shuffled_accuracy": stacked("classifier", list(classifiers), [about([0.1] * 7) * one for one in ridge]),
             "network_accuracy": (cells[:2], about(np.linspace(0.1, 0.9, len(STEPS)))[:, :, 0]),
             "network_loss": (cells[:2], about(np.linspace(2.0, 0.5, len(STEPS)))[:, :, 0]),
             "weight_norm": (cells[:2], about(np.linspace(1.0, 2.0, len(STEPS)))[:, :, 0]),
-            "pixel_accuracy": ((), 0.8),
+            "pixel_accuracy": ("classifier", np.full(len(classifiers), 0.8)),
         },
         coords,
     )
-    numbers = phases(decode, probe, PhasesSettings(resamples=20))
+    numbers = phases(decode.isel(decoder=0), probe, PhasesSettings(resamples=20))
+    transfers = {}
+    for target, labels in dict(targets).items():
+        best = stacked("label", list(labels), [about([0.3, 0.3, 0.4, 0.5, 0.6, 0.7, 0.65]) for _ in labels])
+        transfers[target] = xr.Dataset(
+            {
+                "accuracy": xr.concat([best - i / 20 for i in range(len(classifiers))], "classifier"),
+                "majority_accuracy": ("label", np.full(len(labels), 0.25)),
+                "pixel_accuracy": (("label", "classifier"), np.full((len(labels), len(classifiers)), 0.55)),
+            },
+            {"classifier": list(classifiers)},
+        ).transpose(*cells, "label", "classifier")
     if not distributions:
-        return Results(decode, probe, numbers)
+        return Results("digits", decode, probe, numbers, transfers=transfers)
     place = ("seed", "layer", "row")
     of_row = (seeds, len(layers), 3)
     density = generator.gamma(0.5, size=(*of_row, len(STEPS), classes, bins)).round(1)  # with empty bins
@@ -70,7 +101,25 @@ def results_of_a_run(layers=("softmax", "logits", "predense"), seeds=3, classes=
         },
         {**coords, "class": range(classes)},
     )
-    return Results(decode, probe, numbers, measured)
+    return Results("digits", decode, probe, numbers, measured, transfers)
+
+
+def trained(loss, epochs=6):
+    """What `decode` gives of test losses (decoder, seed, step, layer), with how those that are trained were trained."""
+    loss = loss.copy()
+    untrained = loss.decoder == "linear"
+    if loss.sizes["layer"] > 1:
+        loss = loss.where(untrained | (loss.layer != loss.layer[-1]))
+    decode = xr.Dataset({"test_mse": loss, "fvu": loss / 0.7, "baseline_mse": ((), 0.7)})
+    if not untrained.all():
+        left = xr.DataArray(2.0 ** -np.arange(epochs), dims="epoch")
+        share = xr.DataArray(np.geomspace(0.3, 0.003, len(STEPS)), {"step": STEPS}, "step")
+        known = loss.where(loss.decoder == "linear-adam")
+        decode["epoch_mse"] = loss.where(~untrained) * (1 + left)
+        decode["optimum_mse"] = known / (1 + share)
+        decode["excess"] = known / decode.optimum_mse - 1
+        decode["test_excess"] = decode.excess / 2
+    return decode.transpose("seed", "step", "layer", "decoder", ...)
 
 
 def numbers(rows, **wanted):
@@ -83,9 +132,9 @@ def drawn(axes):
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
-    expected = {"figure-1", "figure-2", "probes", "figure-4-digits-vgg8", "distributions"}
+    expected = {*EVERY, "figure-4-digits-vgg8"}
     for folder in ("first", "second"):
-        results = {"digits-vgg8": results_of_a_run(), "digits-f0": results_of_a_run(("softmax", "logits"))}
+        results = {"digits-vgg8": results_of_a_run(**FULL), "digits-f0": results_of_a_run(("softmax", "logits"))}
         drawings = list(draw(results, SETTINGS))
         assert {drawing.name for drawing in drawings} == expected  # F0 has no predense: no Figure 4 of it
         for drawing in drawings:
@@ -142,7 +191,7 @@ def test_csv_holds_the_plotted_numbers_exactly(tmp_path):
 def test_figure_1_normalises_the_mean_and_scales_the_deviation():
     result = results_of_a_run()
     rows = figure_1({"a": result}, SETTINGS).rows
-    loss = result.decode.test_mse.sel(layer="logits")
+    loss = result.decode.test_mse.sel(layer="logits", decoder="linear")
     mean, std = loss.mean("seed").values, loss.std("seed", ddof=1).values
     low, high = mean.min(), mean.max()
     np.testing.assert_allclose(
@@ -183,7 +232,113 @@ def test_figure_2_has_one_range_for_all_taps_of_a_run():
         alone = numbers(rows, layer=layer, quantity="normalised loss", seed="mean")
         assert (alone.min(), alone.max()) == (0, 1)
     loss = numbers(rows, layer="logits", quantity="loss", seed="mean")
-    np.testing.assert_allclose(loss, result.decode.test_mse.sel(layer="logits").mean("seed"))
+    np.testing.assert_allclose(loss, result.decode.test_mse.sel(layer="logits", decoder="linear").mean("seed"))
+
+
+def test_headline_is_a_tap_that_the_first_decoder_was_asked_for():
+    result = results_of_a_run(decoders=("linear-adam", "linear"))  # the first is not asked for at predense
+    drawing = figure_1({"a": result}, FiguresSettings(headline=["predense", "logits"]))
+    loss = numbers(drawing.rows, layer="logits", quantity="loss", seed="mean")
+    np.testing.assert_allclose(loss, result.decode.test_mse.sel(layer="logits", decoder="linear-adam").mean("seed"))
+
+
+def test_a_run_trained_with_hinge_loss_is_drawn_like_any_other():
+    """Its training loss has another unit, and is above 1 where the cross-entropy is below; no figure shows it."""
+    results = {"digits-f0": results_of_a_run(), "digits-f0-hinge": results_of_a_run()}
+    results["digits-f0-hinge"].probe.network_loss[:] *= 30
+    settings = FiguresSettings(sets={"hinge": ["digits-f0-hinge"]})
+    for drawing in (*draw(results, SETTINGS), *draw(results, settings)):
+        if not drawing.name.startswith("figure-4"):
+            shown = [{**row, "run": ""} for row in drawing.rows if row["run"] == "digits-f0-hinge"]
+            assert shown
+            for other in ("digits-f0", "digits-f0-hinge"):
+                same = [{**row, "run": ""} for row in drawing.rows if row["run"] == other]
+                assert same in (shown, [])
+
+
+def test_decoders_stand_side_by_side():
+    result = results_of_a_run(**FULL)
+    drawing = decoders({"a": result})
+    assert [text.get_text() for axes in drawing.figure.axes for text in axes.texts] == ["softmax", "logits", "predense"]
+    for decoder in FULL["decoders"]:
+        expected = result.decode.test_mse.sel(decoder=decoder, layer="logits").mean("seed")
+        wanted = {"decoder": decoder, "quantity": "loss", "seed": "mean"}
+        np.testing.assert_allclose(numbers(drawing.rows, layer="logits", **wanted), expected)
+        assert numbers(drawing.rows, layer="predense", **wanted).size == (len(STEPS) if decoder == "linear" else 0)
+    assert [len(drawn(axes)) for axes in drawing.figure.axes] == [3, 3, 1]
+    assert numbers(drawing.rows, layer="mean image").tolist() == [0.7] * 3
+
+
+def test_convergence_shows_training_and_the_distance_to_the_optimum():
+    result = results_of_a_run(**FULL)
+    drawing = convergence({"a": result})
+    epochs, above, more_epochs, fall = drawing.figure.axes
+    assert [len(drawn(axes)) for axes in drawing.figure.axes] == [len(STEPS), 2, len(STEPS), 2]
+    trained = result.decode.epoch_mse.isel(seed=0).sel(layer="softmax")
+    np.testing.assert_array_equal(drawn(epochs), trained.sel(decoder="linear-adam"))
+    np.testing.assert_array_equal(drawn(more_epochs), trained.sel(decoder="deconvolution"))
+    np.testing.assert_allclose(drawn(above), np.tile(np.geomspace(0.3, 0.003, len(STEPS)), (2, 1)))
+    np.testing.assert_allclose(drawn(fall), 1 - (1 + 1 / 32) / (1 + 1 / 16))  # of its six epochs
+    assert above.get_ylabel() == "above the optimum (%)"
+    assert [above.yaxis.get_major_formatter()(tick) for tick in (0, 0.001, 0.1)] == ["0", "0.1", "10"]
+    # And the rows hold all seeds and taps.
+    wanted = {"layer": "logits", "seed": 2, "step": 4}
+    cell = result.decode.sel(wanted)
+    for decoder in ("linear-adam", "deconvolution"):
+        noted = numbers(drawing.rows, quantity="epoch loss", decoder=decoder, **wanted)
+        np.testing.assert_array_equal(noted, cell.epoch_mse.sel(decoder=decoder))
+    noted = numbers(drawing.rows, quantity="above the optimum", decoder="linear-adam", **wanted)
+    np.testing.assert_array_equal(noted, [cell.excess.sel(decoder="linear-adam")])
+
+
+def test_after_a_single_epoch_nothing_tells_how_far_the_end_is(tmp_path):
+    result = results_of_a_run(decoders=("linear", "deconvolution"))
+    once = replace(result, decode=result.decode.isel(epoch=[0]))
+    drawing = convergence({"a": once})
+    assert {row["quantity"] for row in drawing.rows} == {"epoch loss"}
+    save(drawing, tmp_path, SETTINGS)
+
+
+@pytest.mark.parametrize(("properties", "name"), [(False, "figure-6"), (True, "figure-7")])
+def test_transfer_stands_beside_the_loss_and_the_accuracy_of_the_source(properties, name):
+    result = results_of_a_run(**FULL)
+    (drawing,) = (drawing for drawing in draw({"a": result}, SETTINGS) if drawing.name == name)
+    target, of = ("digits", "ink") if properties else ("fashion", "class")
+    upper, lower = drawing.figure.axes
+    assert upper.get_title("left") == ("a: ink, logits" if properties else "a → fashion, logits")
+    assert upper.texts[0].get_text() == "Rec lowest 8, target best 16"
+    assert sorted(line.get_xdata()[0] for line in upper.lines if len(line.get_xdata()) == 2) == [8, 16]
+    assert {(row["target"], row["label"]) for row in drawing.rows} == {(target, of)}
+    accuracy = result.transfers[target].accuracy.sel(label=of, classifier="ridge")
+    for layer in ("softmax", "logits", "predense"):
+        noted = numbers(drawing.rows, layer=layer, quantity="target accuracy", seed="mean")
+        np.testing.assert_allclose(noted, accuracy.sel(layer=layer).mean("seed"))
+        noted = numbers(drawing.rows, layer=layer, quantity="target accuracy", seed="std")
+        np.testing.assert_allclose(noted, accuracy.sel(layer=layer).std("seed", ddof=1))
+    for line, layer in (("accuracy", "network"), ("loss", "logits"), ("target accuracy", "logits")):
+        noted = numbers(drawing.rows, layer=layer, quantity=f"normalised {line}", seed="mean")
+        assert (noted.min(), noted.max()) == (0, 1)
+    assert numbers(drawing.rows, layer="majority").tolist() == [0.25]
+    assert numbers(drawing.rows, layer="pixels").tolist() == [0.55]
+    assert len(drawn(upper)) == len(drawn(lower)) == 3
+
+
+def test_other_classifiers_are_thin_lines_that_the_legend_names():
+    result = results_of_a_run(classifiers=("logistic", "ridge"))
+    drawing = probes({"a": result, "b": results_of_a_run()})
+    axes = drawing.figure.axes[0]
+    assert [axes.texts[0].get_text() for axes in drawing.figure.axes] == ["probe: logistic", "probe: ridge"]
+    shown = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert shown == ["network", "softmax", "logits", "predense", "ridge (thin)", "pixels", "shuffled labels"]
+    for classifier, width, dashed in (("logistic", 1.2, False), ("ridge", 0.8, True)):
+        mean = result.probe.accuracy.sel(classifier=classifier, layer="logits").mean("seed")
+        wanted = {"run": "a", "layer": "logits", "quantity": "probe accuracy", "seed": "mean"}
+        np.testing.assert_allclose(numbers(drawing.rows, classifier=classifier, **wanted), mean)
+        (line,) = (line for line in axes.lines if len(line.get_ydata()) > 2 and np.allclose(line.get_ydata(), mean))
+        assert (line.get_linewidth(), line.is_dashed()) == (width, dashed)
+        assert line.get_color() == tap_styles(["logits"])["logits"]["color"]
+    shuffled = [row["classifier"] for row in drawing.rows if row["quantity"] == "shuffled accuracy"]
+    assert set(shuffled) == {"ridge"}
 
 
 def test_probes_show_the_baselines():
@@ -241,8 +396,25 @@ def test_no_figure_4_without_features():
     assert [drawing.name for drawing in draw({"a": result}, SETTINGS)][-2:] == ["probes", "distributions"]
 
 
+def test_figures_of_sets_of_runs_end_in_their_names():
+    results = {
+        "a": results_of_a_run(),
+        "b": results_of_a_run(("logits",), distributions=False),
+        "c": results_of_a_run(),
+    }
+    settings = FiguresSettings(sets={"one": ["c", "b"], "two": ["b"]})
+    drawings = {drawing.name: drawing for drawing in draw(results, settings)}
+    of_one = ["figure-1-one", "figure-2-one", "probes-one", "distributions-one"]
+    of_two = ["figure-1-two", "figure-2-two", "probes-two"]
+    assert list(drawings) == [*of_one, *of_two, "figure-4-a", "figure-4-c"]  # that of a run in no set as well
+    for name in of_one[:3]:
+        assert list(dict.fromkeys(row["run"] for row in drawings[name].rows)) == ["c", "b"]
+    assert {row["run"] for row in drawings["figure-1-two"].rows} == {"b"}
+    assert {row["run"] for row in drawings["distributions-one"].rows} == {"c"}
+
+
 def test_one_seed_and_one_tap(tmp_path):
-    for drawing in draw({"a": results_of_a_run(("predense",), seeds=1)}, SETTINGS):
+    for drawing in draw({"a": results_of_a_run(("predense",), seeds=1, **FULL)}, SETTINGS):
         assert not any(row.get("seed") == "std" for row in drawing.rows)
         assert not any(axes.collections for axes in drawing.figure.axes)
         save(drawing, tmp_path, SETTINGS)
@@ -254,25 +426,32 @@ def test_runs_without_distributions_have_the_other_figures():
 
 
 def test_many_runs_are_wrapped(tmp_path):
-    runs = {f"a-run-with-a-name-too-long-for-a-panel-{i}": results_of_a_run(distributions=False) for i in range(7)}
+    runs = {f"a-run-with-a-name-too-long-for-a-panel-{i}": results_of_a_run(distributions=False) for i in range(6)}
+    five = ("softmax", "logits", "predense", "conv-2", "blocks.0")
+    runs["with-all"] = results_of_a_run(five, distributions=False, **FULL)
+    of_one = {"decoders": 5, "convergence": 4, "figure-6": 2, "figure-7": 2}
+    expected = {"figure-1": 21, "figure-2": 21, "probes": 7} | of_one
     for drawing in draw(runs, SETTINGS):
         assert drawing.figure.get_figwidth() <= 7.2
         panels = [axes.get_position().bounds for axes in drawing.figure.axes]
-        assert len(set(panels)) == len(panels) == {"figure-1": 21, "figure-2": 21, "probes": 7}[drawing.name]
-        assert set(runs) == {row["run"] for row in drawing.rows}
+        assert len(set(panels)) == len(panels) == expected.pop(drawing.name)
+        assert {row["run"] for row in drawing.rows} == ({"with-all"} if drawing.name in of_one else set(runs))
         save(drawing, tmp_path, FiguresSettings(formats=["png"], dpi=30))
+    assert not expected
 
 
 def test_missing_values_leave_gaps(tmp_path):
-    result = results_of_a_run()
+    result = results_of_a_run(**FULL)
     result.decode.test_mse.loc[{"layer": "logits", "seed": 0, "step": 32}] = np.nan  # one seed diverged
     result.decode.test_mse.loc[{"layer": "predense"}] = np.nan  # nothing is known
+    result.decode.excess.loc[{"layer": "softmax"}] = np.inf
+    result.transfers["digits"].accuracy[:] = np.nan
     result.distributions.selectivity.loc[{"layer": "logits"}] = np.nan  # undefined where values are negative
     for drawing in draw({"a": result}, SETTINGS):
         assert all(np.isfinite(row["value"]) for row in drawing.rows)
         save(drawing, tmp_path, SETTINGS)
     rows = figure_1({"a": result}, SETTINGS).rows
-    others = result.decode.test_mse.sel(layer="logits", seed=[1, 2]).mean("seed")
+    others = result.decode.test_mse.sel(layer="logits", seed=[1, 2], decoder="linear").mean("seed")
     np.testing.assert_allclose(numbers(rows, quantity="loss", seed="mean"), others)
     assert not numbers(statistics({"a": result}).rows, layer="logits", quantity="selectivity").size
 
@@ -297,7 +476,7 @@ def test_settings_of_the_user_are_neither_used_nor_changed(tmp_path):
         drawing = probes({"a": results_of_a_run()})
         save(drawing, tmp_path, SETTINGS)
         assert mpl.rcParams["font.size"] == 30
-    assert drawing.figure.axes[0].lines[0].get_linewidth() == 1.2
+    assert {line.get_linewidth() for line in drawing.figure.axes[0].lines} == {1.0, 1.2}
 
 
 def test_pyplot_and_torch_are_not_imported():

@@ -415,6 +415,22 @@ def test_taps_are_checked_against_each_network(mistakes, taps, lines):
     assert mistakes(changed("[logits, predense]", taps)) == lines
 
 
+def test_a_set_of_figures_is_of_runs_that_there_are(mistakes, params):
+    text = changed("dpi: 40", "dpi: 40, sets: {nets: [smal, flat], all: [small, flat, huge]}")
+    assert mistakes(text) == [
+        "figures.sets.nets: unknown run 'smal'; did you mean 'small'? known: small, flat",
+        "figures.sets.all: unknown run 'huge'; known: small, flat",
+    ]
+    resolve(params(text.replace("smal,", "small,").replace(", huge", "")))
+
+
+def test_figures_know_the_datasets_of_the_runs_and_where_they_are_transferred_to(params):
+    text = PARAMS + "transfer: {ink: {run: flat, dataset: digits, labels: [ink]}}\n"
+    share = shares(resolve(params(text)))["figures.json"]
+    assert share["datasets"] == {"small": "digits", "flat": "digits"}
+    assert share["transfers"] == {"small": [], "flat": ["digits"]}
+
+
 def test_maps_are_not_pooled_to_more_than_they_have(mistakes, params):
     text = BARE + "activations: {taps: [{name: conv-2, pool: 3}]}\n"
     assert mistakes(text) == [

@@ -46,6 +46,18 @@ def budget(project: Project = Path()) -> None:
 
 
 @app.command()
+def convergence(
+    project: Project = Path(),
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="share of the optimum's training loss that a decoder may be above it")
+    ] = 0.02,
+    run: Annotated[str | None, typer.Option(help="of this run alone")] = None,
+) -> None:
+    """Print where trained decoders ended further from the exact one, their optimum, than the tolerance."""
+    sys.exit(guarded(lambda: _convergence(project, tolerance, run)))
+
+
+@app.command()
 def verify(
     paths: Annotated[
         list[Path] | None, typer.Argument(help="projects, parts of them, or kept directories (default: this folder)")
@@ -100,6 +112,25 @@ def _show(project: Path) -> None:
     figures = sorted((project / "figures").glob("*.svg"))
     if figures:
         console.print("figures:", *(str(path) for path in figures), highlight=False, soft_wrap=True, sep="\n  ")
+
+
+def _convergence(project: Path, tolerance: float, only: str | None) -> None:
+    from phasescope.convergence import report, table
+    from phasescope.params.settings import unknown
+    from phasescope.store.run import StoredRun
+
+    folder = project / stage.RESULTS
+    runs = sorted(path.parent.name for path in folder.glob("*/decode"))
+    if not runs:
+        raise UserError(f"{folder} holds no result of `decode`: run `dvc repro`, or `dvc pull`")
+    if only is not None and only not in runs:
+        raise UserError(f"{folder}: {unknown(only, runs, 'run')}")
+    reports = {run: report(StoredRun(run, project).measure("decode"), tolerance) for run in ([only] if only else runs)}
+    if any(found.beyond for found in reports.values()):
+        wide_console().print(table(reports))
+    print(f"further than {100 * tolerance:g} % from the optimum, by training loss:")
+    for name, found in reports.items():
+        print(f"{name}: {found}")
 
 
 def _verify(paths: list[Path], full: bool, count: int, seed: int | None, mend: bool) -> None:

@@ -19,12 +19,8 @@ def resolve(path: Path) -> Settings:
         UserError: one line per mistake in the settings.
     """
     settings = read(path)
-    mistakes = [
-        *_unfit_taps(settings),
-        *_undecodable_taps(settings),
-        *_lonely_batches(settings),
-        *_unseen_taps(settings),
-    ]
+    checks = (_unfit_taps, _undecodable_taps, _lonely_batches, _unseen_taps, _unknown_runs)
+    mistakes = [mistake for check in checks for mistake in check(settings)]
     if mistakes:
         raise UserError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return settings
@@ -52,7 +48,7 @@ def _undecodable_taps(settings: Settings) -> Iterator[str]:
         resolution = settings.datasets[run.dataset].resolution
         with torch.device("meta"):
             network = build(run.model, channels=1, resolution=resolution, classes=2)
-            for tap in set(kept) & set(run.decode.trained_taps or kept):
+            for tap in [tap for tap in kept if tap in (run.decode.trained_taps or kept)]:
                 try:
                     shape = shapes(network, [kept[tap]], channels=1, resolution=resolution)[tap]
                 except UserError:  # told as a tap that does not fit
@@ -61,6 +57,14 @@ def _undecodable_taps(settings: Settings) -> Iterator[str]:
                     deconvolution(shape, (1, resolution, resolution))
                 except UserError as error:
                     yield f"runs.{name}.activations.taps: {tap!r}: {error}"
+
+
+def _unknown_runs(settings: Settings) -> Iterator[str]:
+    """Runs that figures are asked to show together, and that there are not."""
+    for name, runs in settings.figures.sets.items():
+        for run in runs:
+            if run not in settings.runs:
+                yield f"figures.sets.{name}: {unknown(run, list(settings.runs), 'run')}"
 
 
 def _lonely_batches(settings: Settings) -> Iterator[str]:

@@ -1,21 +1,44 @@
 """All figures of a set of runs, one after the other."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from phasescope.figures import curves, distributions
+from phasescope.figures import curves, decoders, distributions, transfer
 from phasescope.figures.drawing import Drawing, Results
 from phasescope.params.figures import FiguresSettings
 
 
 def draw(results: Mapping[str, Results], settings: FiguresSettings) -> Iterator[Drawing]:
-    """Yield each figure there is data for; Figure 4 of the runs that have features of ``settings.features``."""
+    """Yield each figure there is data for: those of several runs for every set, Figure 4 for every run.
+
+    The figures of a set are named ``<figure>-<set>``; without ``settings.sets`` all runs are in one without a name.
+    """
+    if settings.sets:
+        for name, runs in settings.sets.items():
+            for drawing in _together({run: results[run] for run in runs}, settings):
+                yield replace(drawing, name=f"{drawing.name}-{name}")
+    else:
+        yield from _together(results, settings)
+    for run, result in results.items():
+        if result.distributions is not None:
+            chosen = result.distributions.feature_index
+            if (chosen.where(chosen.layer == settings.features) >= 0).any():
+                yield distributions.figure_4(run, result.distributions, settings)
+
+
+def _together(results: Mapping[str, Results], settings: FiguresSettings) -> Iterator[Drawing]:
+    """The figures that show several runs."""
     yield curves.figure_1(results, settings)
     yield curves.figure_2(results)
     yield curves.probes(results)
-    measured = {run: result.distributions for run, result in results.items() if result.distributions is not None}
-    for run, values in measured.items():
-        chosen = values.feature_index
-        if (chosen.where(chosen.layer == settings.features) >= 0).any():
-            yield distributions.figure_4(run, values, settings)
-    if measured:
+    several = {run: result for run, result in results.items() if result.decode.sizes["decoder"] > 1}
+    if several:
+        yield decoders.decoders(several)
+    trained = {run: result for run, result in results.items() if decoders.trained(result.decode)}
+    if trained:
+        yield decoders.convergence(trained)
+    for name, cases in (("figure-6", transfer.to_datasets(results)), ("figure-7", transfer.to_properties(results))):
+        if cases:
+            yield transfer.transfers(name, cases, results, settings)
+    if any(result.distributions is not None for result in results.values()):
         yield distributions.statistics(results)

@@ -1,6 +1,6 @@
 """Figures 1 and 2 of Schneider & Prabhushankar (2024) and linear probes: losses and accuracies over steps."""
 
-import math
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,19 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from phasescope.figures.drawing import Curve, Drawing, Results, Row, heading, legend, level, normalised, taps
+from phasescope.figures.drawing import Curve, Drawing, Results, Row, level, named, normalised
+from phasescope.figures.layout import BASELINE, MINIMUM, NETWORK, heading, label, legend, side_by_side, taps
 from phasescope.figures.style import BLACK, COLOURS, GREY, PAGE, step_axis, style
 from phasescope.params.figures import FiguresSettings
 
-#: Runs beside each other before the next ones go below.
-_ABREAST = 3
-
-_NETWORK: dict[str, Any] = {"color": BLACK, "marker": "."}
 _LOSS: dict[str, Any] = {"color": COLOURS[1], "marker": "s"}
-_BASELINE: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1}
 _SHUFFLED: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1}
 _CONSTANT: dict[str, Any] = {"color": BLACK, "linestyle": ":", "linewidth": 0.8}
-_MINIMUM: dict[str, Any] = {"color": BLACK, "linestyle": "-.", "linewidth": 0.8}
+#: Lines of the classifiers that are not a run's first.
+_OTHERS: dict[str, Any] = {"ridge": (0, (7, 1.5)), "logistic": (0, (2, 1)), "sgd": (0, (4, 1.2, 1, 1.2))}
 
 
 @style()
@@ -28,31 +25,31 @@ def figure_1(results: Mapping[str, Results], settings: FiguresSettings) -> Drawi
     """Test accuracy and reconstruction loss of one tap per run, each normalised, and below as measured.
 
     A normalised line is (v - min)/(max - min) of its mean over seeds, its band is scaled by the same range.
-    The tap is the first of ``settings.headline`` that the run has, or else the run's first one.
+    The loss is that of the first decoder, the tap the first of ``settings.headline`` that the run has, or else
+    the run's first one.
     """
-    figure, stacks = _side_by_side(len(results), heights=(1.6, 1.2, 0.9))
+    figure, (stacks,) = side_by_side([len(results)], heights=(1.6, 1.2, 0.9))
     rows: list[Row] = []
     for (run, result), (upper, middle, lower) in zip(results.items(), stacks, strict=True):
-        layers = result.decode.layer.values.tolist()
-        layer = next((tap for tap in settings.headline if tap in layers), layers[0])
-        loss = Curve.of(result.decode.test_mse.sel(layer=layer))
+        layer = result.headline(settings.headline)
+        loss = Curve.of(result.loss.sel(layer=layer))
         network = Curve.of(result.probe.network_accuracy)
         baseline = float(result.decode.baseline_mse)
-        normalised([network])[0].draw(upper, rows, (run, "network", "normalised accuracy"), **_NETWORK)
-        normalised([loss])[0].draw(upper, rows, (run, layer, "normalised loss"), **_LOSS)
-        loss.draw(middle, rows, (run, layer, "loss"), **_LOSS)
-        level(middle, rows, (run, "mean image", "loss"), baseline, **_BASELINE)
-        network.draw(lower, rows, (run, "network", "accuracy"), **_NETWORK)
+        normalised([network])[0].draw(upper, rows, named(run, "network", "normalised accuracy"), **NETWORK)
+        normalised([loss])[0].draw(upper, rows, named(run, layer, "normalised loss"), **_LOSS)
+        loss.draw(middle, rows, named(run, layer, "loss"), **_LOSS)
+        level(middle, rows, named(run, "mean image", "loss"), baseline, **BASELINE)
+        network.draw(lower, rows, named(run, "network", "accuracy"), **NETWORK)
         heading(upper, f"{run}, {layer}", _mark_phases((upper, middle), result.phases[layer]))
         for axes in (upper, middle, lower):
             step_axis(axes, loss.steps)
-    _label(stacks, ("normalised", "loss (MSE)", "accuracy"))
+    label(stacks, ("normalised", "loss (MSE)", "accuracy"))
     handles = [
-        Line2D([], [], **_NETWORK, label="test accuracy"),
+        Line2D([], [], **NETWORK, label="test accuracy"),
         Line2D([], [], **_LOSS, label="reconstruction loss"),
-        Line2D([], [], **_BASELINE, label="loss of the mean image"),
+        Line2D([], [], **BASELINE, label="loss of the mean image"),
         Line2D([], [], **_CONSTANT, label="end of constant phase"),
-        Line2D([], [], **_MINIMUM, label="minimum"),
+        Line2D([], [], **MINIMUM, label="minimum"),
     ]
     legend(figure, handles)
     return Drawing("figure-1", figure, rows)
@@ -63,91 +60,72 @@ def figure_2(results: Mapping[str, Results]) -> Drawing:
     """Reconstruction loss of every tap: normalised by itself, by all taps of the run together, and as it is.
 
     With one range for all taps, those closer to the input lie lower and are flatter. The loss of the mean image is
-    what a layer without any information would give. A row per run.
+    what a layer without any information would give. Of the first decoder; a row per run.
     """
     figure = Figure(figsize=(PAGE, 0.6 + 1.6 * len(results)))
     panels = figure.subplots(len(results), 3, squeeze=False)
     looks, handles = taps(results)
     rows: list[Row] = []
     for (run, result), (left, centre, right) in zip(results.items(), panels, strict=True):
-        layers = result.decode.layer.values.tolist()
-        losses = [Curve.of(result.decode.test_mse.sel(layer=layer)) for layer in layers]
+        layers = result.loss.layer.values.tolist()
+        losses = [Curve.of(result.loss.sel(layer=layer)) for layer in layers]
         network = Curve.of(result.probe.network_accuracy)
-        normalised([network])[0].draw(left, rows, (run, "network", "normalised accuracy"), **_NETWORK)
+        normalised([network])[0].draw(left, rows, named(run, "network", "normalised accuracy"), **NETWORK)
         for layer, loss, joint in zip(layers, losses, normalised(losses), strict=True):
-            normalised([loss])[0].draw(left, rows, (run, layer, "normalised loss"), **looks[layer])
-            joint.draw(centre, rows, (run, layer, "jointly normalised loss"), **looks[layer])
-            loss.draw(right, rows, (run, layer, "loss"), **looks[layer])
-        level(right, rows, (run, "mean image", "loss"), float(result.decode.baseline_mse), **_BASELINE)
+            normalised([loss])[0].draw(left, rows, named(run, layer, "normalised loss"), **looks[layer])
+            joint.draw(centre, rows, named(run, layer, "jointly normalised loss"), **looks[layer])
+            loss.draw(right, rows, named(run, layer, "loss"), **looks[layer])
+        level(right, rows, named(run, "mean image", "loss"), float(result.decode.baseline_mse), **BASELINE)
         right.set_ylim(bottom=0)
         heading(left, run)
-        for axes, label in ((left, "normalised"), (centre, "jointly normalised"), (right, "loss (MSE)")):
+        for axes, name in ((left, "normalised"), (centre, "jointly normalised"), (right, "loss (MSE)")):
             step_axis(axes, network.steps)
-            axes.set_ylabel(label)
+            axes.set_ylabel(name)
     for axes in panels[-1]:
         axes.set_xlabel("iteration")
-    accuracy = Line2D([], [], **_NETWORK, label="test accuracy")
-    legend(figure, [accuracy, *handles, Line2D([], [], **_BASELINE, label="mean image")])
+    accuracy = Line2D([], [], **NETWORK, label="test accuracy")
+    legend(figure, [accuracy, *handles, Line2D([], [], **BASELINE, label="mean image")])
     return Drawing("figure-2", figure, rows)
 
 
 @style()
 def probes(results: Mapping[str, Results]) -> Drawing:
-    """Accuracy of a linear probe on every tap, beside the network's own, raw pixels, and shuffled labels."""
-    figure, stacks = _side_by_side(len(results), heights=(2.2,))
+    """Accuracy of a linear probe on every tap, beside the network's own, raw pixels, and shuffled labels.
+
+    Of a run's first classifier; the others are thin lines of the same colours.
+    """
+    figure, (stacks,) = side_by_side([len(results)], heights=(2.2,))
     looks, handles = taps(results)
     rows: list[Row] = []
+    thin: dict[str, Any] = {}
     for (run, result), (axes,) in zip(results.items(), stacks, strict=True):
+        first, *others = result.probe.classifier.values.tolist()
+        thin |= {other: {"color": BLACK, "linewidth": 0.8, "linestyle": _OTHERS[other]} for other in others}
+        for layer, classifier in itertools.product(result.probe.layer.values.tolist(), (*others, first)):
+            cells = result.probe.sel(layer=layer, classifier=classifier)
+            colour = {"color": looks[layer]["color"]}
+            look = looks[layer] if classifier == first else thin[classifier] | colour
+            names = named(run, layer, "shuffled accuracy", classifier=classifier)
+            Curve.of(cells.shuffled_accuracy).draw(axes, rows, names, **_SHUFFLED | colour)
+            names = named(run, layer, "probe accuracy", classifier=classifier)
+            Curve.of(cells.accuracy).draw(axes, rows, names, **look)
         network = Curve.of(result.probe.network_accuracy)
-        pixels = float(result.probe.pixel_accuracy)
-        for layer in result.probe.layer.values.tolist():
-            accuracy = Curve.of(result.probe.accuracy.sel(layer=layer))
-            shuffled = Curve.of(result.probe.shuffled_accuracy.sel(layer=layer))
-            dotted = {**_SHUFFLED, "color": looks[layer]["color"]}
-            accuracy.draw(axes, rows, (run, layer, "probe accuracy"), **looks[layer])
-            shuffled.draw(axes, rows, (run, layer, "shuffled accuracy"), **dotted)
-        network.draw(axes, rows, (run, "network", "accuracy"), **_NETWORK)
-        level(axes, rows, (run, "pixels", "probe accuracy"), pixels, **_BASELINE)
-        heading(axes, run)
+        network.draw(axes, rows, named(run, "network", "accuracy"), **NETWORK)
+        pixels = float(result.probe.pixel_accuracy.sel(classifier=first))
+        level(axes, rows, named(run, "pixels", "probe accuracy", classifier=first), pixels, **BASELINE)
+        heading(axes, run, f"probe: {first}")
         step_axis(axes, network.steps)
         axes.set_ylim(0, 1.02)
-    _label(stacks, ("accuracy",))
+    label(stacks, ("accuracy",))
     handles = [
-        Line2D([], [], **_NETWORK, label="network"),
+        Line2D([], [], **NETWORK, label="network"),
         *handles,
-        Line2D([], [], **_BASELINE, label="pixels"),
+        *(Line2D([], [], **look, label=f"{other} (thin)") for other, look in thin.items()),
+        Line2D([], [], **BASELINE, label="pixels"),
         Line2D([], [], **_SHUFFLED, label="shuffled labels"),
     ]
     legend(figure, handles)
     return Drawing("probes", figure, rows)
-
-
-def _side_by_side(runs: int, heights: tuple[float, ...]) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with a stack of panels of these heights (inches) for each run, three runs abreast."""
-    columns = min(runs, _ABREAST)
-    bands = math.ceil(runs / columns)
-    width = (3.6, 5.4, PAGE)[columns - 1]
-    figure = Figure(figsize=(width, 0.6 + bands * (sum(heights) + 0.6)))
-    grid = figure.subplots(bands * len(heights), columns, squeeze=False, height_ratios=heights * bands)
-    stacks = [
-        grid[band * len(heights) : (band + 1) * len(heights), column].tolist()
-        for band in range(bands)
-        for column in range(columns)
-    ]
-    for unused in stacks[runs:]:
-        for axes in unused:
-            axes.remove()
-    return figure, stacks[:runs]
-
-
-def _label(stacks: Sequence[Sequence[Axes]], labels: Sequence[str]) -> None:
-    """Name the axes of stacked panels: y at the left edge of the figure, x at the foot of a stack."""
-    for place, stack in enumerate(stacks):
-        for axes, label in zip(stack, labels, strict=True):
-            axes.tick_params(labelbottom=axes is stack[-1])
-            if place % _ABREAST == 0:
-                axes.set_ylabel(label)
-        stack[-1].set_xlabel("iteration")
 
 
 def _mark_phases(panels: Sequence[Axes], numbers: Mapping[str, Any]) -> str:
@@ -156,7 +134,7 @@ def _mark_phases(panels: Sequence[Axes], numbers: Mapping[str, Any]) -> str:
     words = []
     for phase, key, what, look in (
         ("constant", "constant_until", "constant until", _CONSTANT),
-        ("fall", "minimum_at", "minimum at", _MINIMUM),
+        ("fall", "minimum_at", "minimum at", MINIMUM),
     ):
         if phase in present:
             words.append(f"{what} {numbers[key]}")

@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from xarray import DataArray, Dataset
 
-from phasescope.figures.drawing import Curve, Drawing, Results, Row, heading, legend, taps
+from phasescope.figures.drawing import Curve, Drawing, Results, Row, named
+from phasescope.figures.layout import heading, legend, taps
 from phasescope.figures.style import NAMED_CLASSES, PAGE, Array, class_styles, step_axis, style
 from phasescope.params.figures import FiguresSettings
 
@@ -143,11 +144,11 @@ def statistics(results: Mapping[str, Results]) -> Drawing:
         for axes, (quantity, label) in zip(beside, _QUANTITIES.items(), strict=True):
             for layer in values.layer.values.tolist():
                 curve = Curve.of(values[quantity].sel(layer=layer))
-                curve.draw(axes, rows, (run, layer, quantity), **looks[layer])
+                curve.draw(axes, rows, named(run, layer, quantity), **looks[layer])
             for layer in values.layer.values.tolist() if quantity == "js_divergence" else []:
                 bias = f"{quantity}_shuffled"
                 look = {**looks[layer], "linestyle": ":", "marker": ""}
-                Curve.of(values[bias].sel(layer=layer)).draw(axes, rows, (run, layer, bias), **look)
+                Curve.of(values[bias].sel(layer=layer)).draw(axes, rows, named(run, layer, bias), **look)
             step_axis(axes, values.step.values, labels=4)
             axes.set_ylabel(label)
     for axes in panels[-1]:

@@ -2,27 +2,21 @@
 
 import csv
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 from xarray import DataArray, Dataset
 
-from phasescope.figures.style import Array, style, tap_styles
+from phasescope.figures.style import Array, style
 from phasescope.params.figures import FiguresSettings
 
 Row = dict[str, Any]
-#: Whose line it is: run, layer, quantity.
-Names = tuple[str, str, str]
-_NAMES = ("run", "layer", "quantity")
 
 #: No dates: the same input gives the same bytes.
 _METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
@@ -32,15 +26,31 @@ _METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"Creation
 class Results:
     """The measures of one run that figures are drawn from."""
 
-    #: ``test_mse``, ``fvu`` (seed, step, layer) and ``baseline_mse`` ().
+    #: Name of the dataset that the run is trained on.
+    dataset: str
+    #: ``test_mse`` (seed, step, layer, decoder), NaN where a decoder was not asked for, and ``baseline_mse`` ();
+    #: of runs with trained decoders also ``excess`` (seed, step, layer, decoder) and ``epoch_mse`` (…, epoch).
     decode: Dataset
-    #: ``accuracy``, ``shuffled_accuracy`` (seed, step, layer), ``network_accuracy`` (seed, step) and
-    #: ``pixel_accuracy`` ().
+    #: ``accuracy``, ``shuffled_accuracy`` (seed, step, layer, classifier), ``network_accuracy`` (seed, step) and
+    #: ``pixel_accuracy`` (classifier).
     probe: Dataset
     #: What `phasescope.phases.phases` returns: numbers by layer.
     phases: Mapping[str, Mapping[str, Any]]
     #: What `distributions` measures, for the runs that have it.
     distributions: Dataset | None = None
+    #: What `transfer` measures, by the name of the target dataset: ``accuracy`` (seed, step, layer, label,
+    #: classifier), ``majority_accuracy`` (label) and ``pixel_accuracy`` (label, classifier).
+    transfers: Mapping[str, Dataset] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> DataArray:
+        """Test loss of the headline decoder, which is the first: (seed, step, layer)."""
+        return self.decode.test_mse.isel(decoder=0)
+
+    def headline(self, wanted: Sequence[str]) -> str:
+        """The first of the ``wanted`` taps that the headline decoder has a loss of, or else the run's first."""
+        decoded = known(self.loss, "layer") or self.loss.layer.values.tolist()
+        return next((tap for tap in wanted if tap in decoded), decoded[0])
 
 
 @dataclass(frozen=True)
@@ -73,21 +83,31 @@ class Curve:
         width = high - low if high > low else 1.0
         return Curve(self.steps, (self.mean - low) / width, None if self.std is None else self.std / width)
 
-    def draw(self, axes: Axes, rows: list[Row], names: Names, **look: Any) -> None:
+    def draw(self, axes: Axes, rows: list[Row], names: Row, **look: Any) -> None:
         """Draw the mean as a line, ± one standard deviation as a band, and note both in ``rows``."""
         axes.plot(self.steps, self.mean, **look)
-        labels = dict(zip(_NAMES, names, strict=True))
         noted = {"mean": self.mean}
         if self.std is not None:
             low, high = self.mean - self.std, self.mean + self.std
             axes.fill_between(self.steps, low, high, color=look["color"], alpha=0.2, linewidth=0)
             noted["std"] = self.std
         rows += [
-            {**labels, "seed": seed, "step": step, "value": value}
+            {**names, "seed": seed, "step": step, "value": value}
             for seed, values in noted.items()
             for step, value in zip(self.steps.tolist(), values.tolist(), strict=True)
             if math.isfinite(value)
         ]
+
+
+def known(values: DataArray, dim: str) -> list[str]:
+    """The labels of a dimension at which there is any value that is not NaN."""
+    there = values.notnull().any([other for other in values.dims if other != dim])
+    return [str(label) for label in there[dim].values[there.values]]
+
+
+def named(run: str, layer: str, quantity: str, **more: str) -> Row:
+    """Whose numbers they are, which their rows begin with."""
+    return {"run": run, "layer": layer, "quantity": quantity, **more}
 
 
 def normalised(curves: Sequence[Curve]) -> list[Curve]:
@@ -97,30 +117,10 @@ def normalised(curves: Sequence[Curve]) -> list[Curve]:
     return [curve.scaled(means.min(initial=np.inf), means.max(initial=-np.inf)) for curve in curves]
 
 
-def level(axes: Axes, rows: list[Row], names: Names, value: float, **look: Any) -> None:
+def level(axes: Axes, rows: list[Row], names: Row, value: float, **look: Any) -> None:
     """Draw a horizontal line, such as a baseline, and note its value in ``rows``."""
     axes.axhline(value, **look)
-    rows.append({**dict(zip(_NAMES, names, strict=True)), "value": value})
-
-
-def heading(axes: Axes, title: str, below: str = "") -> None:
-    """A bold title at the left, broken where it is too long for a panel, and a plain line below it."""
-    axes.set_title(textwrap.fill(title, 30), loc="left", fontweight="bold", pad=13 if below else 4)
-    axes.text(0, 1.02, below, transform=axes.transAxes, fontsize=7, va="bottom")
-
-
-def legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """A legend above all panels, where it hides no data, on as many lines as the figure's width demands."""
-    # At this font a letter is about 0.06 inches wide, the sample of a line with its margins 0.55.
-    width = sum(0.55 + 0.06 * len(str(handle.get_label())) for handle in handles)
-    lines = math.ceil(width / (figure.get_figwidth() - 0.3))
-    figure.legend(handles=handles, loc="outside upper center", ncols=math.ceil(len(handles) / lines))
-
-
-def taps(results: Mapping[str, Results]) -> tuple[dict[str, dict[str, Any]], list[Artist]]:
-    """The look of every tap of any run, and the legend's entries for them."""
-    looks = tap_styles(str(layer) for result in results.values() for layer in result.decode.layer.values)
-    return looks, [Line2D([], [], **look, label=layer) for layer, look in looks.items()]
+    rows.append({**names, "value": value})
 
 
 def save(drawing: Drawing, folder: Path, settings: FiguresSettings) -> list[Path]:

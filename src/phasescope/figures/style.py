@@ -1,7 +1,7 @@
 """One look for all figures: readable in print and without colours, the same bytes for the same input."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,7 @@ _LINES = ("-", "--", "-.", ":")
 
 #: The taps that networks share, from output to input.
 _TAPS = ("softmax", "logits", "predense", "conv-2")
+_DECODERS = ("linear", "linear-adam", "deconvolution")
 
 _RC: dict[str, Any] = {
     "figure.constrained_layout.use": True,
@@ -66,16 +67,26 @@ def style() -> Iterator[None]:
 
 def tap_styles(layers: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Colour, marker and line of each layer; the taps that networks share look alike in all figures."""
-    asked = dict.fromkeys(layers)
-    order = [*_TAPS, *(layer for layer in asked if layer not in _TAPS)]
+    return _told_apart(layers, _TAPS)
+
+
+def decoder_styles(decoders: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour, marker and line of each decoder, alike in all figures."""
+    return _told_apart(decoders, _DECODERS)
+
+
+def _told_apart(names: Iterable[str], known: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A look for each of the ``names``; that of a ``known`` one does not depend on what else is asked for."""
+    asked = dict.fromkeys(names)
+    order = [*known, *(name for name in asked if name not in known)]
     return {
-        layer: {
+        name: {
             "color": COLOURS[place % len(COLOURS)],
             "marker": _MARKERS[place % len(_MARKERS)],
             "linestyle": _LINES[place // len(COLOURS) % len(_LINES)],
         }
-        for place, layer in enumerate(order)
-        if layer in asked
+        for place, name in enumerate(order)
+        if name in asked
     }
 
 

@@ -26,5 +26,7 @@ class FiguresJob(FiguresSettings):
     """All that `figures` needs to know."""
 
     runs: list[Name]
-    #: Datasets that the runs are transferred to, by run.
-    transfers: dict[Name, list[Name]] = {}
+    #: The dataset that each run is trained on.
+    datasets: dict[Name, Name]
+    #: The datasets that each run is transferred to.
+    transfers: dict[Name, list[Name]]

@@ -97,7 +97,8 @@ def shares(settings: Settings) -> dict[str, dict[str, Any]]:
     runs = list(settings.runs)
     files["phases.json"] = PhasesJob(runs=runs, **settings.phases.model_dump()).model_dump()
     transfers = {run: [t.dataset for t in settings.transfer.values() if t.run == run] for run in runs}
-    figures = FiguresJob(runs=runs, transfers=transfers, **settings.figures.model_dump())
+    datasets = {name: run.dataset for name, run in settings.runs.items()}
+    figures = FiguresJob(runs=runs, datasets=datasets, transfers=transfers, **settings.figures.model_dump())
     files["figures.json"] = figures.model_dump()
     return files
 
