@@ -18,7 +18,7 @@ def resolve(path: Path) -> Settings:
         UserError: one line per mistake in the settings.
     """
     settings = read(path)
-    mistakes = [*_unfit_taps(settings), *_lonely_batches(settings), *_unseen_taps(settings)]
+    mistakes = [*_unfit_taps(settings), *_lonely_batches(settings), *_unseen_taps(settings), *_unfit_targets(settings)]
     if mistakes:
         raise UserError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return settings
@@ -32,6 +32,33 @@ def _unseen_taps(settings: Settings) -> Iterator[str]:
         for tap in asked[name]:
             if tap not in kept:
                 yield f"figures.{name}: {unknown(tap, kept, 'tap')}"
+
+
+#: What images must have for a label of them to mean something.
+CHANNELS = {"ink": 1, "colour": 3, "colour-raw": 3}
+
+
+def _unfit_targets(settings: Settings) -> Iterator[str]:
+    """Targets whose images the run's network cannot take, or do not have what a label is of."""
+    for name, transfer in settings.transfer.items():
+        trained_on = settings.runs[transfer.run].dataset
+        source, target = settings.datasets[trained_on], settings.datasets[transfer.dataset]
+        for what in ("channels", "resolution"):
+            mine, others = getattr(target, what), getattr(source, what)
+            if mine != others:
+                yield (
+                    f"transfer.{name}.dataset: {what} of {transfer.dataset!r} must be those of {trained_on!r}, which "
+                    f"{transfer.run} is trained on: {others}; got {mine}"
+                )
+        for index, label in enumerate(transfer.labels):
+            needed = CHANNELS.get(label, target.channels)
+            if needed != target.channels:
+                kinds = ("grey images", "images in colour")
+                wanted, there = kinds if needed == 1 else reversed(kinds)
+                yield (
+                    f"transfer.{name}.labels[{index}]: {label!r} is a label of {wanted}, and {transfer.dataset!r} has "
+                    f"{there}; choose another"
+                )
 
 
 def _lonely_batches(settings: Settings) -> Iterator[str]:

@@ -27,6 +27,8 @@ BATCH_BYTES = 256 << 20
 
 
 S = TypeVar("S", bound=Section)
+#: What is known of the samples.
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ def samples_of(run: StoredRun) -> Samples:
 def measure(
     run: StoredRun,
     name: str,
-    function: Callable[[xr.DataArray, Samples, S], xr.Dataset],
-    samples: Samples,
+    function: Callable[[xr.DataArray, K, S], xr.Dataset],
+    samples: K,
     settings: S,
     cache: CellCache,
 ) -> Measured:
@@ -91,7 +93,7 @@ def measure(
                 progress.update(layer, done)
             progress.update(layer, done)
     tell_computed(f"{name} {run.name}", computed, parts.size)
-    return _measured(run, name, parts, keys, ("seed", "step", "layer"))
+    return assembled(run, name, parts, keys, ("seed", "step", "layer"))
 
 
 def measure_over_steps(
@@ -121,7 +123,7 @@ def measure_over_steps(
                 computed += 1
             keys[seed, layer], parts[seed, layer] = key, part
     tell_computed(f"{name} {run.name}", computed, parts.size)
-    return _measured(run, name, parts, keys, ("seed", "layer"))
+    return assembled(run, name, parts, keys, ("seed", "layer"))
 
 
 def batches(
@@ -157,8 +159,17 @@ def _address(run: StoredRun, tap: str, seed: int, step: int) -> list[Any]:
     return [run.shard_digest(tap, seed, step), str(activations.dtype), activations.shape[-1]]
 
 
-def _measured(run: StoredRun, name: str, parts: np.ndarray, keys: np.ndarray, dims: tuple[str, ...]) -> Measured:
-    """The parts, one for each cell, as one Dataset on `dims`."""
+def assembled(run: StoredRun, name: str, parts: np.ndarray, keys: np.ndarray, dims: tuple[str, ...]) -> Measured:
+    """The parts, one for each cell, as one Dataset on `dims`.
+
+    Args:
+        run: that they were measured of.
+        name: of the measure, under which the parts are in the cache.
+        parts: a Dataset for each cell, an array of objects on `dims`; its attribute `fixed` lists the variables that
+            are the same in every cell.
+        keys: of the parts in the cache, likewise.
+        dims: "seed", "step" and "layer", or some of them.
+    """
     first: xr.Dataset = parts.flat[0]
     result = xr.Dataset(coords=first.coords)
     for variable, values in first.data_vars.items():
