@@ -36,6 +36,7 @@ def _unseen_taps(settings: Settings) -> Iterator[str]:
 
 #: What images must have for a label of them to mean something.
 CHANNELS = {"ink": 1, "colour": 3, "colour-raw": 3}
+KINDS = {1: "grey images", 3: "images in colour"}
 
 
 def _unfit_targets(settings: Settings) -> Iterator[str]:
@@ -53,11 +54,9 @@ def _unfit_targets(settings: Settings) -> Iterator[str]:
         for index, label in enumerate(transfer.labels):
             needed = CHANNELS.get(label, target.channels)
             if needed != target.channels:
-                kinds = ("grey images", "images in colour")
-                wanted, there = kinds if needed == 1 else reversed(kinds)
                 yield (
-                    f"transfer.{name}.labels[{index}]: {label!r} is a label of {wanted}, and {transfer.dataset!r} has "
-                    f"{there}; choose another"
+                    f"transfer.{name}.labels[{index}]: {label!r} is a label of {KINDS[needed]}, and those of "
+                    f"{transfer.dataset!r} are {KINDS[target.channels]}; choose another"
                 )
 
 

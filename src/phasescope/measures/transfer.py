@@ -89,7 +89,9 @@ def baselines(inputs: np.ndarray, target: Target, settings: ReadingSettings, com
     return xr.Dataset(named).set_coords("class_name")
 
 
-def _read(cell: np.ndarray, target: Target, settings: ReadingSettings, compute: Compute) -> dict[str, np.ndarray | float]:
+def _read(
+    cell: np.ndarray, target: Target, settings: ReadingSettings, compute: Compute
+) -> dict[str, np.ndarray | float]:
     """Read all labels off one cell, (sample, feature), with all classifiers."""
     training, truth = target.labels[:, target.train], target.labels[:, ~target.train]
     counts = [len(classes) for classes in target.classes]
