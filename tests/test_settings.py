@@ -205,8 +205,8 @@ def test_names_that_dvc_drops_are_refused(mistakes, old, new, where, name):
 
 # --- mistakes, each in one line
 
-TRAIN_KEYS = "batch_size, iterations, learning_rate, momentum, seeds, weight_decay"
-TOP_KEYS = "activations, datasets, decode, distributions, figures, phases, probe, runs, train"
+TRAIN_KEYS = "batch_size, iterations, learning_rate, loss, momentum, seeds, weight_decay"
+TOP_KEYS = "activations, datasets, decode, distributions, figures, phases, probe, runs, train, transfer"
 RUN_KEYS = "activations, dataset, decode, distributions, model, probe, train"
 NETWORKS = "f0, vgg8, vgg11, vgg13, vgg16, resnet10"
 SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder"
@@ -297,7 +297,7 @@ SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder"
         (
             "figures: {formats: [png], dpi: 40}",
             "figures: 3",
-            "figures: expected a group of settings (columns, dpi, features, formats, headline), got 3",
+            "figures: expected a group of settings (columns, dpi, features, formats, headline, sets), got 3",
         ),
         ("resamples: 20", "confidence: 95", "phases.confidence: expected a number below 1, got 95"),
     ],
