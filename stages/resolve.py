@@ -26,7 +26,7 @@ def main() -> None:
         shutil.rmtree(stage.CONFIGS, ignore_errors=True)
         Path(draft, "configs").rename(stage.CONFIGS)
     note_unwatched({name for name, dataset in settings.datasets.items() if dataset.source == "digits"})
-    remove_stale(set(settings.runs))
+    remove_stale(set(settings.runs), {(to.run, f"transfer-{to.dataset}") for to in settings.transfer.values()})
     wide_console().print(table(budget(settings, stage.DATASETS)))
 
 
@@ -48,15 +48,16 @@ def note_unwatched(names: set[str]) -> None:
             file.unlink()
 
 
-def remove_stale(runs: set[str]) -> None:
-    """Remove results of runs that params.yaml no longer has; `phases` and `figures` depend on the whole folder.
+def remove_stale(runs: set[str], transfers: set[tuple[str, str]]) -> None:
+    """Remove results of runs and transfers that params.yaml no longer has; `phases` and `figures` depend on all.
 
     Only directories that phasescope completed go; DVC's cache still has them, and the run's stores stay.
     """
     for folder in stage.RESULTS.glob("*"):
-        if folder.is_dir() and folder.name not in runs:
+        if folder.is_dir():
             for result in folder.iterdir():
-                if (result / MANIFEST).exists():
+                wanted = not result.name.startswith("transfer-") or (folder.name, result.name) in transfers
+                if not (folder.name in runs and wanted) and (result / MANIFEST).exists():
                     shutil.rmtree(result)
             if not any(folder.iterdir()):
                 folder.rmdir()

@@ -31,6 +31,8 @@ train:
   batch_size: 16
 activations:
   taps: [logits, predense]
+transfer:
+  ink: {run: alpha, dataset: digits, labels: [ink]}
 figures:
   dpi: 40
 """
@@ -95,6 +97,7 @@ def make(path: Path) -> Project:
             "resolve",
             "prepare@digits",
             *(f"{stage}@{run}" for run in ("alpha", "beta") for stage in PER_RUN),
+            "transfer@ink",
             "phases",
             "figures",
         ]

@@ -143,7 +143,7 @@ class Making:
         self.updates = self.taken = self.recalibrated = self.decoded = self.described = self.shown = 0
         for owner, name, count in [
             (training._SeedTraining, "update", lambda *_: self.add("updates", 1)),
-            (activations, "_forward", lambda _network, _dtype, wanted, *_: self.add("taken", len(wanted))),
+            (activations, "forward", lambda _network, _dtype, wanted, *_: self.add("taken", len(wanted))),
             (activations, "set_batchnorm", lambda *_: self.add("recalibrated", 1)),
         ]:
             monkeypatch.setattr(owner, name, self.counted(getattr(owner, name), count))

@@ -14,6 +14,7 @@ from phasescope.params.figures import FiguresSettings
 from phasescope.params.phases import PhasesSettings
 from phasescope.params.probe import ProbeSettings
 from phasescope.params.train import TrainSettings
+from phasescope.params.transfer import TransferSettings
 
 README = (ROOT / "README.md").read_text()
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
@@ -48,6 +49,7 @@ def test_every_picture_and_page_that_is_linked_is_there():
         ("activations", ActivationsSettings),
         ("decode", DecodeSettings),
         ("probe", ProbeSettings),
+        ("transfer", TransferSettings),
         ("distributions", DistributionsSettings),
         ("phases", PhasesSettings),
         ("figures", FiguresSettings),

@@ -124,6 +124,17 @@ def test_a_removed_run_leaves_nothing_in_the_figures(project):
     assert (figures / "figure-4-beta.svg").exists()
 
 
+def test_a_label_more_reruns_that_transfer_and_a_removed_transfer_leaves_no_results(project):
+    project.change("params.yaml", ("labels: [ink]", "labels: [ink, quadrant]"))
+    assert project.repro() == ["resolve", "transfer@ink", "phases", "figures"]
+    entry = "transfer:\n  ink: {run: alpha, dataset: digits, labels: [ink, quadrant]}"
+    project.change("params.yaml", (entry, "transfer: {}"))
+    assert project.repro() == ["resolve", "phases", "figures"]
+    assert not (project.path / "results" / "alpha" / "transfer-digits").exists()
+    assert (project.path / "results" / "alpha" / "probe").exists()
+    assert project.repro() == []
+
+
 def test_a_mistake_in_the_settings_loses_nothing(project):
     kept = ("configs", "figures", "runs")
     before = [sizes(project.path / folder) for folder in kept]

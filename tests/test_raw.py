@@ -307,6 +307,7 @@ datasets:
   flowers: {source: image-folder, folder: flowers, resolution: 8}
 runs:
   small: {dataset: flowers, model: {name: f0}}
+transfer: {}
 """
 WATCH = "stages/dvc.yaml:watch"
 

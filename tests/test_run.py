@@ -147,7 +147,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_an_interrupted_recording_goes_on_and_ends_in_the_same_bytes(project, monkeypatch):
-    forward, calls = activations._forward, []
+    forward, calls = activations.forward, []
 
     def interrupted(*arguments):
         calls.append(1)
@@ -156,11 +156,11 @@ def test_an_interrupted_recording_goes_on_and_ends_in_the_same_bytes(project, mo
         return forward(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(activations, "_forward", interrupted)
+        patch.setattr(activations, "forward", interrupted)
         record_to(project, "resumed", settings())
     assert not (project / "runs" / "r" / "resumed").exists()
     calls.clear()
-    monkeypatch.setattr(activations, "_forward", lambda *a: calls.append(1) or forward(*a))
+    monkeypatch.setattr(activations, "forward", lambda *a: calls.append(1) or forward(*a))
     path = record_to(project, "resumed", settings())
     assert len(calls) == 2 * 6 - 8
     assert contents(path) == contents(project / "runs" / "r" / "activations")
@@ -199,11 +199,11 @@ def test_the_model_follows_the_batchnorm_mode(project, small, mode, tmp_path):
 
 
 def test_kept_samples_are_bounded_and_the_same_for_every_run(small):
-    few = kept_samples(small, settings(train_samples=50, test_samples=7))
+    few = kept_samples(small, 50, 7)
     assert small.train[few].sum() == 50
     assert (~small.train[few]).sum() == 7
-    np.testing.assert_array_equal(few, kept_samples(small, settings(train_samples=50, test_samples=7)))
-    np.testing.assert_array_equal(kept_samples(small, settings()), np.arange(len(small.labels)))
+    np.testing.assert_array_equal(few, kept_samples(small, 50, 7))
+    np.testing.assert_array_equal(kept_samples(small, 10_000, None), np.arange(len(small.labels)))
     assert small.train[calibration_samples(small, settings())].all()
 
 

@@ -174,7 +174,7 @@ class Recorder:
     """What takes the activations of one checkpoint after the other."""
 
     def __init__(self, job: TrainJob, settings: ActivationsSettings, dataset: Dataset, device: torch.device) -> None:
-        kept = kept_samples(dataset, settings)
+        kept = kept_samples(dataset, settings.train_samples, settings.test_samples)
         self._job, self._settings, self._dataset, self._device = job, settings, dataset, device
         self._data = Images.of(dataset, kept, device)
         self._calibration = Images.of(dataset, calibration_samples(dataset, settings), device).images
@@ -198,9 +198,9 @@ class Recorder:
         if known is not None and self._settings.batchnorm == "recalibrated":
             network.eval()
             state.unflatten_batchnorm(network, torch.from_numpy(known["batchnorm"].values))
-            return _forward(network, self._settings.dtype, taps, self._data.images, where)[0], known
+            return forward(network, self._settings.dtype, taps, self._data.images, where)[0], known
         statistics = set_batchnorm(network, self._settings, self._calibration)
-        activations, outputs = _forward(network, self._settings.dtype, taps, self._data.images, where)
+        activations, outputs = forward(network, self._settings.dtype, taps, self._data.images, where)
         losses = LOSSES[self._job.loss](outputs, self._data.labels, reduction="none").double()
         correct = (outputs.argmax(1) == self._data.labels).double()
         values = {
@@ -214,14 +214,15 @@ class Recorder:
         return activations, records
 
 
-def kept_samples(dataset: Dataset, settings: ActivationsSettings) -> np.ndarray:
+def kept_samples(dataset: Dataset, train_samples: int, test_samples: int | None) -> np.ndarray:
     """Indices (sample,) of the samples whose activations are kept: training first, each part in the dataset's order.
 
-    Which training samples those are depends on the dataset and their number alone, never on the run.
+    Which those are depends on the dataset and on how many of each part are asked for (at most), never on the run; fewer
+    are among more.
     """
     rng = np.random.default_rng(0)
     training, testing = np.flatnonzero(dataset.train), np.flatnonzero(~dataset.train)
-    limits = [(training, settings.train_samples), (testing, settings.test_samples or len(testing))]
+    limits = [(training, train_samples), (testing, test_samples or len(testing))]
     return np.concatenate([np.sort(rng.permutation(indices)[:limit]) for indices, limit in limits])
 
 
@@ -256,7 +257,7 @@ def weight_norm(network: Network) -> float:
     return math.sqrt(sum(weights.detach().double().square().sum().item() for weights in network.parameters()))
 
 
-def _forward(
+def forward(
     network: Network, dtype: str, taps: list[Tap], images: torch.Tensor, where: str
 ) -> tuple[dict[str, np.ndarray], torch.Tensor]:
     """Activations (sample, feature) by tap as they are stored, and logits (sample, class), of all images."""
@@ -296,7 +297,7 @@ def _allocate(
     with torch.device("meta"):
         network = build(job.model, *dataset.shape)
     tap_shapes = _shapes(network, settings, dataset)
-    kept = kept_samples(dataset, settings)
+    kept = kept_samples(dataset, settings.train_samples, settings.test_samples)
     group = arrays.create_group(path, {"classes": dataset.classes}, ("index", "label", "split"))
     arrays.write(group, "seed", ("seed",), job.seeds, long_name="seed of initialisation and data order")
     arrays.write(group, "step", ("step",), steps, long_name="updates made so far")

@@ -19,7 +19,7 @@ def resolve(path: Path) -> Settings:
         UserError: one line per mistake in the settings.
     """
     settings = read(path)
-    checks = (_unfit_taps, _undecodable_taps, _lonely_batches, _unseen_taps, _unknown_runs)
+    checks = (_unfit_taps, _undecodable_taps, _lonely_batches, _unseen_taps, _unknown_runs, _unfit_targets)
     mistakes = [mistake for check in checks for mistake in check(settings)]
     if mistakes:
         raise UserError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
@@ -65,6 +65,32 @@ def _unknown_runs(settings: Settings) -> Iterator[str]:
         for run in runs:
             if run not in settings.runs:
                 yield f"figures.sets.{name}: {unknown(run, list(settings.runs), 'run')}"
+
+
+#: What images must have for a label of them to mean something.
+CHANNELS = {"ink": 1, "colour": 3, "colour-raw": 3}
+KINDS = {1: "grey images", 3: "images in colour"}
+
+
+def _unfit_targets(settings: Settings) -> Iterator[str]:
+    """Targets whose images the run's network cannot take, or do not have what a label is of."""
+    for name, transfer in settings.transfer.items():
+        trained_on = settings.runs[transfer.run].dataset
+        source, target = settings.datasets[trained_on], settings.datasets[transfer.dataset]
+        for what in ("channels", "resolution"):
+            mine, others = getattr(target, what), getattr(source, what)
+            if mine != others:
+                yield (
+                    f"transfer.{name}.dataset: {what} of {transfer.dataset!r} must be those of {trained_on!r}, which "
+                    f"{transfer.run} is trained on: {others}; got {mine}"
+                )
+        for index, label in enumerate(transfer.labels):
+            needed = CHANNELS.get(label, target.channels)
+            if needed != target.channels:
+                yield (
+                    f"transfer.{name}.labels[{index}]: {label!r} is a label of {KINDS[needed]}, and those of "
+                    f"{transfer.dataset!r} are {KINDS[target.channels]}; choose another"
+                )
 
 
 def _lonely_batches(settings: Settings) -> Iterator[str]:

@@ -43,6 +43,24 @@ class Run(StoredRun):
         """The steps of the checkpoints."""
         return [int(step) for step in self._weights["step"].values]
 
+    @property
+    def trained_with(self) -> TrainJob:
+        """The settings of its training.
+
+        Raises:
+            StoreError: the store is absent or damaged, or another version wrote it.
+        """
+        return self._settings(TrainJob, self._training)
+
+    @property
+    def recorded_with(self) -> ActivationsSettings:
+        """The settings that its activations were taken with.
+
+        Raises:
+            StoreError: the store is absent or damaged, or another version wrote it.
+        """
+        return self._settings(ActivationsSettings, self._recording)
+
     def model(self, seed: int, step: int) -> "Network":
         """The network at a checkpoint, in eval mode, with BatchNorm as its activations were taken.
 
@@ -64,7 +82,7 @@ class Run(StoredRun):
         if self._recording.entry("extra.train", str) != self._training.digest:
             raise StoreError(f"{self.path}: its activations are of another training than it holds; run `dvc repro`")
         cell = {"seed": seed, "step": step}
-        mode = self._settings(ActivationsSettings, self._recording).batchnorm
+        mode = self.recorded_with.batchnorm
         network = self._network()
         weights = self._weights.sel(cell)
         state.unflatten(network, torch.from_numpy(weights.values), weights.attrs["table"])
@@ -86,7 +104,7 @@ class Run(StoredRun):
         from phasescope.models import state
         from phasescope.models.zoo import build
 
-        job = self._settings(TrainJob, self._training)
+        job = self.trained_with
         try:
             channels, resolution, _ = self.training.attrs["image"]
             # Nothing is allocated for settings that do not belong to these weights.

@@ -33,8 +33,9 @@ BATCH_BYTES = 256 << 20
 PIECES = 4
 
 S = TypeVar("S", bound=Section)
-#: Activations (seed, step, sample, feature) of one layer → what is measured of them, on (seed, step).
-Function = Callable[[xr.DataArray, Samples, S], xr.Dataset]
+#: Activations (seed, step, sample, feature) of one layer, what is known of the samples, settings → what is measured, on
+#: (seed, step).
+Function = Callable[[xr.DataArray, Any, S], xr.Dataset]
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,14 @@ def measure(
     cache: CellCache,
     compute: Compute | None = None,
     taps: list[str] | None = None,
+    known: Callable[[StoredRun], Any] = samples_of,
 ) -> Measured:
     """The measure `name` of every cell of a run, on (seed, step, layer), layers in the order of the taps.
 
     `function` takes activations (seed, step, sample, feature) of one layer and returns a Dataset on (seed, step);
     variables without these dimensions, such as a baseline, must be the same for every layer. It runs in as many
     processes as `compute` says (and must then be importable by name), or in this one. Where only some `taps` are asked
-    for, the others are NaN.
+    for, the others are NaN. `known` says what the function is to know of the run's samples.
     """
     shared = _shared(run, name, settings)
     workers, threads = (1, None) if compute is None else (compute.workers, compute.threads)
@@ -102,13 +104,13 @@ def measure(
         (tap, cells[first : first + length]) for tap, cells in missing.items() for first in range(0, len(cells), length)
     ]
     with Progress([f"{name} {run.name}"], max(number, 1)) as progress:
-        items = [(run.name, run.root, run.digest, name, function, settings, cache, threads, *piece) for piece in pieces]
+        items = [(run.name, run.root, known, name, function, settings, cache, threads, *piece) for piece in pieces]
         done = map_in_processes(measure_cells, items, workers, Pieces(progress, len(items))) if items else []
     for (tap, cells), results in zip(pieces, done, strict=True):
         for (seed, step, _), part in zip(cells, results, strict=True):
             parts[seed, step, run.taps.index(tap)] = part
     tell_computed(f"{name} {run.name}", number, asked)
-    return _measured(run, name, parts, keys, ("seed", "step", "layer"))
+    return assembled(run, name, parts, keys, ("seed", "step", "layer"))
 
 
 #: Positions of seed and step, and the key in the cache.
@@ -119,7 +121,7 @@ def measure_cells(
     advance: Callable[[int], None],
     run: str,
     root: Any,
-    digest: str,
+    known: Callable[[StoredRun], Any],
     name: str,
     function: Function[S],
     settings: S,
@@ -132,10 +134,11 @@ def measure_cells(
 
     `threads` are those of numerical libraries, whose number changes bits (None: as they are).
     """
-    samples = _samples(run, root, digest)
+    stored = StoredRun(run, root)
+    samples = known(stored)
     keys = {(seed, step): key for seed, step, key in cells}
     parts = {}
-    for batch, positions in batches(StoredRun(run, root).activations(tap), list(keys)):
+    for batch, positions in batches(stored.activations(tap), list(keys)):
         with threadpool_limits(threads):
             result = function(batch, samples, settings)
         fixed = [str(key) for key, value in result.data_vars.items() if "step" not in value.dims]
@@ -174,7 +177,7 @@ def measure_over_steps(
                 computed += 1
             keys[seed, layer], parts[seed, layer] = key, part
     tell_computed(f"{name} {run.name}", computed, parts.size)
-    return _measured(run, name, parts, keys, ("seed", "layer"))
+    return assembled(run, name, parts, keys, ("seed", "layer"))
 
 
 def batches(
@@ -249,8 +252,17 @@ def combine(measured: Mapping[str, Measured], dim: str) -> Measured:
     return Measured(xr.Dataset(combined, {**coords, dim: labels}), cached)
 
 
-def _measured(run: StoredRun, name: str, parts: np.ndarray, keys: np.ndarray, dims: tuple[str, ...]) -> Measured:
-    """The parts, one for each cell, as one Dataset on `dims`."""
+def assembled(run: StoredRun, name: str, parts: np.ndarray, keys: np.ndarray, dims: tuple[str, ...]) -> Measured:
+    """The parts, one for each cell, as one Dataset on `dims`.
+
+    Args:
+        run: that they were measured of.
+        name: of the measure, under which the parts are in the cache.
+        parts: a Dataset for each cell, an array of objects on `dims`; its attribute `fixed` lists the variables that
+            are the same in every cell. None for a cell that was not asked for: it is NaN.
+        keys: of the parts in the cache, likewise.
+        dims: "seed", "step" and "layer", or some of them.
+    """
     first: xr.Dataset = next(part for part in parts.flat if part is not None)
     result = xr.Dataset(coords=first.coords)
     for variable, values in first.data_vars.items():

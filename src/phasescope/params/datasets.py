@@ -25,6 +25,11 @@ class DatasetSettings(Section):
     #: of the training images).
     statistics: VisionSource | None = None
 
+    @property
+    def channels(self) -> int:
+        """Of the images: 1 for grey ones, 3 for those in colour."""
+        return 1 if self.grey or self.source in ("digits", "mnist", "fashion-mnist") else 3
+
     @model_validator(mode="after")
     def _only_for_image_folder(self) -> "DatasetSettings":
         fields = type(self).model_fields

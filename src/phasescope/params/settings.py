@@ -173,6 +173,19 @@ def _inconsistent(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
             case {"model": {"name": "f0", "width": width}} if width != 1:
                 where = _path(["runs", name, "model", "width"])
                 yield where, f"f0 has no hidden layer whose width could change: leave it at 1; got {_shown(width)}"
+    transfers = content.get("transfer")
+    first: dict[tuple[str, str], str] = {}
+    for name, transfer in transfers.items() if isinstance(transfers, dict) else []:
+        match transfer:
+            case {"run": str(run)} if run not in runs:
+                yield _path(["transfer", name, "run"]), unknown(run, list(runs), "run")
+        match transfer:
+            case {"dataset": str(dataset)} if dataset not in datasets:
+                yield _path(["transfer", name, "dataset"]), unknown(dataset, list(datasets), "dataset")
+        match transfer:
+            case {"run": str(run), "dataset": str(dataset)} if first.setdefault((run, dataset), name) != name:
+                other = _path(["transfer", first[run, dataset]])
+                yield _path(["transfer", name]), f"{other} has the same run and dataset; list the labels of both there"
 
 
 def _misnamed(content: Any, location: tuple[str | int, ...] = ()) -> Iterator[tuple[str, str]]:

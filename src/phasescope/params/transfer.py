@@ -10,12 +10,9 @@ from phasescope.params.classifiers import ClassifierSettings
 Label = Literal["class", "ink", "quadrant", "colour", "colour-raw"]
 
 
-class TransferSettings(ClassifierSettings):
-    """What else is read off the frozen activations of a run: other images, or other properties of its own."""
+class ReadingSettings(ClassifierSettings):
+    """What is read off activations, and of which samples."""
 
-    run: Name
-    #: The target: the images that pass through the frozen networks, which may be those of the run itself.
-    dataset: Name
     #: class: the target's own classes; ink: more ink than the median image; quadrant: the brightest quadrant; colour:
     #: the dominant colour channel of standardised images (the paper's released code), colour-raw: of raw ones (its
     #: text).
@@ -31,3 +28,16 @@ class TransferSettings(ClassifierSettings):
         if len(set(labels)) != len(labels):
             raise ValueError("a label is listed twice")
         return labels
+
+
+class TransferSettings(ReadingSettings):
+    """What else is read off the frozen activations of a run: other images, or other properties of its own."""
+
+    run: Name
+    #: The target: the images that pass through the frozen networks, which may be those of the run itself.
+    dataset: Name
+
+    @property
+    def reading(self) -> ReadingSettings:
+        """The settings without the names, on which no number depends."""
+        return ReadingSettings.model_validate(self.model_dump(exclude={"run", "dataset"}))

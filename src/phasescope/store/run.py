@@ -107,6 +107,14 @@ class StoredRun:
         digest: str = self._recording.files[file]["sha256"]
         return digest
 
+    def weights_digest(self, seed: int, step: int) -> str:
+        """SHA-256 of the weights of a checkpoint, as the manifest of the training has it.
+
+        Raises:
+            StoreError: there is no such checkpoint, or the manifest is absent or damaged.
+        """
+        return self._training.entry(f"extra.weights.{seed}.{step}", str)
+
     def measure(self, name: str) -> xr.Dataset:
         """The result of a measure such as "decode", on (seed, step, layer).
 
@@ -115,15 +123,26 @@ class StoredRun:
         """
         return open_verified(manifest.read(self.root / "results" / self.name / name, name))
 
-    def write_measure(self, name: str, result: xr.Dataset, settings: dict[str, Any], cached: dict[str, Any]) -> None:
+    def write_measure(
+        self,
+        name: str,
+        result: xr.Dataset,
+        settings: dict[str, Any],
+        cached: dict[str, Any],
+        also: tuple[Path, ...] = (),
+    ) -> None:
         """Commit the result of a measure of this run's activations as `results/<run>/<name>`.
 
-        `cached` says under which keys the cells of the result are in the cache.
+        Args:
+            name: of the measure.
+            result: what was measured.
+            settings: of the measure.
+            cached: under which keys the cells of the result are in the cache.
+            also: directories that it was made from besides the activations and the dataset of the run.
         """
-        inputs = {
-            path.relative_to(self.root).as_posix(): manifest.read(path).digest
-            for path in (self.path / "activations", self.dataset)
-        }
+        digests = {path: manifest.read(path).digest for path in (self.path / "activations", *also)}
+        digests[self.dataset] = self.dataset_digest  # which need not be here
+        inputs = {path.relative_to(self.root).as_posix(): digest for path, digest in digests.items()}
         with commit.scratch(self.root / "results" / self.name / name) as scratch:
             arrays.write_dataset(scratch.path / arrays.GROUP, result)
             labels = {f"{dim}s": self.recorded[dim].values.tolist() for dim in ("seed", "step")}

@@ -1,0 +1,56 @@
+"""Labels of images that are properties of the image itself, which a network can be asked about that was never told."""
+
+from typing import get_args
+
+import numpy as np
+
+from phasescope.data.dataset import Dataset
+from phasescope.params.transfer import Label
+
+QUADRANTS = ["top left", "top right", "bottom left", "bottom right"]
+COLOURS = ["red", "green", "blue"]
+
+
+def label(dataset: Dataset, name: Label) -> tuple[np.ndarray, list[str]]:
+    """A label of all images, (sample,) int64, and the names of its classes.
+
+    - `class`: the dataset's own.
+    - `ink`: "more" where the pixels of an image sum to more than those of the median training image, else "less".
+      Meant for images of one channel.
+    - `quadrant`: the brightest one by the sum of its pixels over all channels. The middle row and column of an odd
+      resolution belong to none.
+    - `colour`: the channel whose standardised pixels sum to most, as in the released code of Schneider &
+      Prabhushankar (2024). Three channels.
+    - `colour-raw`: the channel of the largest average pixel, as in their text.
+
+    Of quadrants or channels that are equal the first counts, in the order of the classes; an image as inky as the
+    median has "less".
+    """
+    match name:
+        case "class":
+            return dataset.labels.astype(np.int64), list(dataset.classes)
+        case "ink":
+            ink = _sums(dataset.images).sum(axis=1)
+            return (ink > np.median(ink[dataset.train])).astype(np.int64), ["less", "more"]
+        case "quadrant":
+            return _brightest_quadrant(dataset.images), list(QUADRANTS)
+        case "colour" | "colour-raw":
+            means = _sums(dataset.images) / np.prod(dataset.images.shape[2:])
+            if name == "colour":
+                scale = 255 if dataset.images.dtype == np.uint8 else 1
+                means = (means / scale - dataset.mean) / dataset.std
+            return means.argmax(axis=1), list(COLOURS)
+    raise ValueError(f"{name!r} is none of {', '.join(get_args(Label))}")
+
+
+def _brightest_quadrant(images: np.ndarray) -> np.ndarray:
+    """(sample,) int64, index into `QUADRANTS`."""
+    half = images.shape[2] // 2
+    rows, columns = (slice(None, half), slice(-half, None)), (slice(None, half), slice(-half, None))
+    sums = [_sums(images[:, :, row, column]).sum(axis=1) for row in rows for column in columns]
+    return np.stack(sums, axis=1).argmax(axis=1)
+
+
+def _sums(images: np.ndarray) -> np.ndarray:
+    """Sums over the pixels of each channel, (sample, channel) float64, exact for uint8."""
+    return images.sum(axis=(2, 3), dtype=np.float64)
