@@ -317,6 +317,27 @@ def test_no_cell_is_computed_twice(project, passes, capsys):
     assert len(passes) == 2 * 3
 
 
+def test_an_interrupted_transfer_goes_on_and_ends_in_the_same_bytes(project, passes, monkeypatch):
+    watched = transfer.forward
+
+    def interrupted(*arguments):
+        if len(passes) == 4:
+            raise KeyboardInterrupt
+        return watched(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(transfer, "forward", interrupted)
+        project.transfer("blobs")
+    assert not project.contents()
+    passes.clear()
+    project.transfer("blobs")
+    assert len(passes) == 2
+    resumed = project.contents()
+    project.cache = CellCache(project.root / "empty", "code")
+    project.transfer("blobs")
+    assert project.contents() == resumed
+
+
 def test_a_new_seed_and_a_new_tap_compute_what_is_new(project, passes, capsys):
     project.transfer("blobs")
     project.transfer("d")
