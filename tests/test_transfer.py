@@ -17,6 +17,7 @@ from phasescope.data.dataset import Dataset, standardised
 from phasescope.data.properties import label
 from phasescope.data.resample import resample
 from phasescope.errors import UserError
+from phasescope.measures import classifiers
 from phasescope.measures import transfer as measure
 from phasescope.measures.transfer import Target
 from phasescope.models.taps import Capture
@@ -69,14 +70,14 @@ def target_of(dataset: Dataset) -> Target:
 @pytest.fixture
 def ridges(monkeypatch) -> list[float]:
     """The ridges that are chosen."""
-    fit, chosen = measure.fit, []
+    fit, chosen = classifiers.fit_ridge, []
 
     def watched(*arguments):
         regression = fit(*arguments)
         chosen.append(regression.ridge)
         return regression
 
-    monkeypatch.setattr(measure, "fit", watched)
+    monkeypatch.setattr(classifiers, "fit_ridge", watched)
     return chosen
 
 
@@ -96,8 +97,8 @@ def test_predictions_are_those_of_scikit_learn_at_the_same_ridge(digits, feature
 
 
 def test_all_labels_share_one_factorisation(digits, features, monkeypatch):
-    factorise, calls = measure.factorise, []
-    monkeypatch.setattr(measure, "factorise", lambda *a, **k: calls.append(1) or factorise(*a, **k))
+    factorise, calls = classifiers.factors_of, []
+    monkeypatch.setattr(classifiers, "factors_of", lambda *a, **k: calls.append(1) or factorise(*a, **k))
     measure.transfer(cell_of(features), target_of(digits), reading(), ONE)
     assert len(calls) == 1
 
