@@ -32,7 +32,7 @@ from phasescope.store.cache import CellCache
 from phasescope.store.datasets import read_dataset
 from phasescope.store.manifest import StoreError
 
-#: Images that pass through the network at once.
+#: Images that pass through the network at once, where it does not matter to the numbers.
 BATCH = 256
 #: Most training images that BatchNorm is recalibrated with.
 RECALIBRATION_IMAGES = 20_000
@@ -75,7 +75,8 @@ def record(
     manifest.require_settings(training, job.model_dump())
     if training.extra["dataset"] != dataset.digest:
         raise StoreError(f"{training_path} was made with another dataset than {dataset_path} is now; run `dvc repro`")
-    shared = [job.model.model_dump(), job.loss, settings.model_dump(exclude={"taps"}), dataset.digest]
+    length = batch_length(job.batch_size, settings)
+    shared = [job.model.model_dump(), job.loss, settings.model_dump(exclude={"taps"}), length, dataset.digest]
     steps = checkpoint_steps(job.iterations)
     keys = [
         [commit.fingerprint(*shared, training.extra["weights"][str(seed)][str(step)]) for step in steps]
@@ -176,6 +177,7 @@ class Recorder:
     def __init__(self, job: TrainJob, settings: ActivationsSettings, dataset: Dataset, device: torch.device) -> None:
         kept = kept_samples(dataset, settings.train_samples, settings.test_samples)
         self._job, self._settings, self._dataset, self._device = job, settings, dataset, device
+        self._length = batch_length(job.batch_size, settings)
         self._data = Images.of(dataset, kept, device)
         self._calibration = Images.of(dataset, calibration_samples(dataset, settings), device).images
         parts = (dataset.train[kept], ~dataset.train[kept])
@@ -198,9 +200,9 @@ class Recorder:
         if known is not None and self._settings.batchnorm == "recalibrated":
             network.eval()
             state.unflatten_batchnorm(network, torch.from_numpy(known["batchnorm"].values))
-            return forward(network, self._settings.dtype, taps, self._data.images, where)[0], known
+            return forward(network, self._settings.dtype, taps, self._data.images, self._length, where)[0], known
         statistics = set_batchnorm(network, self._settings, self._calibration)
-        activations, outputs = forward(network, self._settings.dtype, taps, self._data.images, where)
+        activations, outputs = forward(network, self._settings.dtype, taps, self._data.images, self._length, where)
         losses = LOSSES[self._job.loss](outputs, self._data.labels, reduction="none").double()
         correct = (outputs.argmax(1) == self._data.labels).double()
         values = {
@@ -257,17 +259,25 @@ def weight_norm(network: Network) -> float:
     return math.sqrt(sum(weights.detach().double().square().sum().item() for weights in network.parameters()))
 
 
+def batch_length(trained_with: int, settings: ActivationsSettings) -> int:
+    """How many images pass through at once: as many as in training where BatchNorm has the statistics of each batch."""
+    return trained_with if settings.batchnorm == "batch" else BATCH
+
+
 def forward(
-    network: Network, dtype: str, taps: list[Tap], images: torch.Tensor, where: str
+    network: Network, dtype: str, taps: list[Tap], images: torch.Tensor, length: int, where: str
 ) -> tuple[dict[str, np.ndarray], torch.Tensor]:
-    """Activations (sample, feature) by tap as they are stored, and logits (sample, class), of all images."""
+    """Activations (sample, feature) by tap as they are stored, and logits (sample, class), of all images.
+
+    At most `length` images pass through at once; `where` says in errors which checkpoint it is.
+    """
     # A fixed random order: with statistics of each batch, a batch must not hold one class alone.
     order = torch.from_numpy(np.random.default_rng(2).permutation(len(images))).to(images.device)
     activations: dict[str, np.ndarray] = {}
     outputs = []
     with torch.no_grad(), Capture(network, taps) as capture:
         # Batches of nearly equal length, so that none is too short for statistics of its own.
-        for rows in order.tensor_split(-(-len(order) // BATCH)):
+        for rows in order.tensor_split(-(-len(order) // length)):
             outputs.append(network(images[rows]))
             for tap, values in capture.read().items():
                 if tap not in activations:
