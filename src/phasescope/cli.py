@@ -58,6 +58,15 @@ def convergence(
 
 
 @app.command()
+def curve(
+    run: Annotated[Path, typer.Argument(help="the run's folder, such as runs/digits-vgg8")],
+    tap: Annotated[str | None, typer.Option(help="the layer (default: the first that there is)")] = None,
+) -> None:
+    """Print the losses and accuracies of a run at one layer, a row for every step."""
+    sys.exit(guarded(lambda: _curve(run, tap)))
+
+
+@app.command()
 def verify(
     paths: Annotated[
         list[Path] | None, typer.Argument(help="projects, parts of them, or kept directories (default: this folder)")
@@ -112,6 +121,25 @@ def _show(project: Path) -> None:
     figures = sorted((project / "figures").glob("*.svg"))
     if figures:
         console.print("figures:", *(str(path) for path in figures), highlight=False, soft_wrap=True, sep="\n  ")
+
+
+def _curve(path: Path, tap: str | None) -> None:
+    from phasescope.curve import curves
+    from phasescope.curve import table as curve_table
+    from phasescope.params.settings import unknown
+    from phasescope.run import open_run
+
+    run = open_run(path)
+    names = sorted(found.name for found in (run.root / stage.RESULTS / run.name).glob("*") if found.is_dir())
+    measures = {name: run.measure(name) for name in names if name in ("decode", "probe") or "transfer-" in name}
+    if not measures:
+        raise UserError(f"{run.root / stage.RESULTS / run.name} holds no results: run `dvc repro`, or `dvc pull`")
+    layers = [str(layer) for layer in next(iter(measures.values())).layer.values]
+    if tap not in (None, *layers):
+        raise UserError(f"{path}: {unknown(str(tap), layers, 'tap')}")
+    console = wide_console()
+    console.print(f"{run.name}, {tap or layers[0]}", highlight=False)
+    console.print(curve_table(curves(measures, tap or layers[0])))
 
 
 def _convergence(project: Path, tolerance: float, only: str | None) -> None:

@@ -82,12 +82,13 @@ def decode_trained(
 def with_distance(result: xr.Dataset) -> xr.Dataset:
     """Add `test_excess` to results with a dimension `decoder`: how far a trained linear decoder is from the exact one.
 
-    It may be below zero, for what was not trained to the end may suit new samples better.
+    It may be below zero, for what was not trained to the end may suit new samples better; it is NaN where the exact
+    decoder was not asked for.
     """
     present = result["decoder"].values.tolist()
-    if {"linear", "linear-adam"} <= set(present):
-        excess = result["test_mse"] / result["test_mse"].sel(decoder="linear") - 1
-        result["test_excess"] = excess.where(result["decoder"] == "linear-adam")
+    if "linear-adam" in present:
+        exact = result["test_mse"].sel(decoder="linear") if "linear" in present else np.nan
+        result["test_excess"] = (result["test_mse"] / exact - 1).where(result["decoder"] == "linear-adam")
         result["test_excess"].attrs = TEST_EXCESS.attributes
     return result
 
