@@ -1,7 +1,7 @@
 """Write the dvc.yaml of every folder that the pipeline runs in, from one description and from what the code imports.
 
-DVC has one params.yaml for a dvc.yaml, so other settings are another folder, in which the same scripts run. Such a folder
-is a DVC repository of its own (`dvc init --subdir`), for all commands but `dvc repro` are about everything in a
+DVC has one params.yaml for a dvc.yaml, so other settings are another folder, in which the same scripts run. Such a
+folder is a DVC repository of its own (`dvc init --subdir`), for all commands but `dvc repro` are about everything in a
 repository: as part of this one, a folder that was never run makes `dvc pull` fail (docs/log.md).
 
 Run `python tools/pipeline.py` after a change of the stages below or of what imports what; a test tells when.
@@ -84,7 +84,7 @@ HEAD = """\
 # files `prepare` reads: `watch` in stages/dvc.yaml writes it, and for the digits, which have none, `resolve`.
 # `exec`: a shell that stays between DVC and a stage (dash does) would keep the stage running after `kill -9` of DVC.
 # Written by tools/pipeline.py: change it there.
-"""
+"""  # noqa: E501
 WATCH_HEAD = """\
 # The stage `watch` runs at every `dvc repro` that needs it, to see whether raw images have changed. It stands here, for
 # `dvc repro` runs all of the dvc.yaml beside params.yaml, and of this one only what that needs: nothing for the digits,
