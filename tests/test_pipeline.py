@@ -12,36 +12,60 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from closure import ROOT, reached
+from closure import ROOT
+from phasescope.params.settings import shares
+from phasescope.resolve import resolve
+from phasescope.store.manifest import canonical
+from pipeline import FOLDERS, files
 from projects import PARAMS, PER_RUN, Project, contents, wait_for
 
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py"))
 
 
-def pipeline() -> dict[str, dict]:
-    """All stages, by name."""
-    stages = {}
-    for file in ("dvc.yaml", "stages/dvc.yaml"):
-        stages |= YAML(typ="safe").load((ROOT / file).read_text())["stages"]
-    return {name: entry.get("do", entry) for name, entry in stages.items()}
+def stages(folder: str) -> dict[str, dict]:
+    """All stages of a folder, by name."""
+    found = {}
+    for file in ("dvc.yaml", "stages/dvc.yaml" if folder == "." else "watch/dvc.yaml"):
+        found |= YAML(typ="safe").load((ROOT / folder / file).read_text())["stages"]
+    return {name: entry.get("do", entry) for name, entry in found.items()}
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_its_script_and_exactly_the_modules_it_reaches(stage):
-    entry = pipeline()[stage]
-    code = {dependency for dependency in entry["deps"] if dependency.endswith(".py")}
-    if entry.get("always_changed"):
-        assert not code  # it runs whatever has changed
-    else:
-        assert code == {f"stages/{stage}.py"} | reached(ROOT / "stages" / f"{stage}.py")
+def test_the_pipeline_is_as_the_code_and_its_description_say():
+    """A stage depends on its script and exactly the modules that it reaches."""
+    for name, text in files().items():
+        assert (ROOT / name).read_text() == text, f"{name}: run `python tools/pipeline.py`"
 
 
-def test_every_stage_script_is_a_stage_of_its_name():
-    assert sorted(pipeline()) == STAGES
-    for name, entry in pipeline().items():
+@pytest.mark.parametrize("folder", [".", *FOLDERS])
+def test_every_stage_script_is_a_stage_of_its_name(folder):
+    assert sorted(stages(folder)) == STAGES
+    for name, entry in stages(folder).items():
         command = entry["cmd"].split()
-        assert command[:3] == ["exec", "python", f"stages/{name}.py"]
+        assert command[:2] == ["exec", "python"]
+        where = ROOT / folder / ("watch" if name == "watch" else ".") / entry.get("wdir", ".")
+        assert (where / command[2]).resolve() == ROOT / "stages" / f"{name}.py"
         assert command[3:] in ([], ["${key}"])  # nothing else from params.yaml reaches a command line
+
+
+@pytest.mark.parametrize("folder", [".", *FOLDERS])
+def test_configs_in_git_are_those_of_the_settings(folder):
+    configs = ROOT / folder / "configs"
+    wanted = {name: canonical(content) for name, content in shares(resolve(ROOT / folder / "params.yaml")).items()}
+    assert {path.relative_to(configs).as_posix(): path.read_text() for path in configs.rglob("*.json")} == wanted
+
+
+def test_a_folder_with_settings_of_its_own_runs_the_same_scripts_and_is_nothing_to_the_project(project):
+    paper = project.path / "paper"
+    shutil.copytree(ROOT / "paper", paper, ignore=shutil.ignore_patterns("configs", "params.yaml", "tmp", "cache"))
+    (paper / "params.yaml").write_text(PARAMS.replace("resolution: 8", "resolution: 4"))
+    told = project.call("dvc", "--cd", "paper", "repro", "prepare@digits")
+    assert re.findall(r"Running stage '(.*)'", told) == ["resolve", "prepare@digits"]
+    untracked = project.call("git", "status", "--short", "--untracked-files=all", "paper")
+    assert "paper/configs/datasets/digits.json" in untracked
+    assert "paper/datasets" not in untracked
+    assert (paper / ".gitignore").read_text() == (ROOT / "paper" / ".gitignore").read_text()
+    assert project.repro() == []
+    assert "paper" not in project.call("dvc", "status")
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def show(project: Project = Path()) -> None:
 
 @app.command()
 def budget(project: Project = Path()) -> None:
-    """Print how many bytes every run will keep."""
+    """Print what every run will keep and compute: bytes, files, fits, and hours on this machine."""
     sys.exit(guarded(lambda: _budget(project)))
 
 
@@ -105,9 +105,13 @@ def clear(
 def _budget(project: Path) -> None:
     # torch takes seconds to import, and no other command needs it.
     from phasescope.budget import budget, table
-    from phasescope.params.settings import read
+    from phasescope.budget.work import measured
+    from phasescope.compute import choose
+    from phasescope.resolve import resolve
 
-    wide_console().print(table(budget(read(project / "params.yaml"), project / "datasets")))
+    compute = choose()
+    found = budget(resolve(project / "params.yaml"), project / "datasets", compute.workers)
+    wide_console().print(table(found, measured(compute)))
 
 
 def _show(project: Path) -> None:

@@ -57,7 +57,7 @@ def create(
     those that are all zero. With `cell=0` the whole array is one file, unless it is large.
     """
     dtype = np.dtype(dtype)
-    chunks, shards = _layout(shape, dtype, cell)
+    chunks, shards = chunks_and_shards(shape, dtype, cell)
     return group.create_array(
         name,
         shape=shape,
@@ -156,7 +156,9 @@ def _sharded(shape: tuple[int, ...]) -> Any:
     return {"shape": shape, "index_location": "start"}
 
 
-def _layout(shape: tuple[int, ...], dtype: np.dtype, cell: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+def chunks_and_shards(
+    shape: tuple[int, ...], dtype: np.dtype, cell: int
+) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     """Chunk and shard shapes: a shard is one cell, cut into inner chunks along the next dimension."""
     whole = tuple(max(length, 1) for length in shape)
     if dtype.kind in "UTO" or (cell == 0 and math.prod(whole) * dtype.itemsize <= CHUNK_BYTES) or cell == len(shape):

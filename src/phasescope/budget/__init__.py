@@ -1,0 +1,175 @@
+"""What a project will keep and compute, from its settings alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Group
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from phasescope.budget import outputs, work
+from phasescope.budget.outputs import Images, Run
+from phasescope.budget.stores import Store
+from phasescope.budget.work import Work
+from phasescope.params.datasets import DatasetSettings
+from phasescope.params.settings import Settings
+from phasescope.store import arrays
+from phasescope.store.files import JSON_BYTES, JSON_PARTS
+from phasescope.store.manifest import StoreError, read
+
+#: The datasets that are always the same: channels, training and test images, classes.
+KNOWN = {
+    "digits": (1, 1297, 500, 10),
+    "mnist": (1, 60_000, 10_000, 10),
+    "fashion-mnist": (1, 60_000, 10_000, 10),
+    "cifar10": (3, 50_000, 10_000, 10),
+    "cifar100": (3, 50_000, 10_000, 100),
+}
+STAGES = ("train", "activations", "decode", "probe", "distributions", "transfer")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage keeps and computes of a run."""
+
+    name: str
+    output: str  #: the directory that it writes
+    store: Store
+    work: Work
+
+
+@dataclass(frozen=True)
+class RunBudget:
+    """What is kept and computed of a run."""
+
+    checkpoints: int
+    decoders: int  #: how many are fitted
+    classifiers: int
+    stages: list[Stage]
+
+    def part(self, *names: str) -> list[Stage]:
+        """Some of the stages; a run may be transferred several times, or never."""
+        return [stage for stage in self.stages if stage.name in names]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a project keeps and computes; None stands for what takes images that nobody has counted yet."""
+
+    datasets: dict[str, Store | None]
+    runs: dict[str, RunBudget | None]
+
+
+def budget(settings: Settings, datasets: Path, workers: int = 1) -> Budget:
+    """Everything that the stages of each run will write and compute.
+
+    Args:
+        settings: of the project.
+        datasets: the folder of prepared datasets, where a folder of images is looked up.
+        workers: pieces of work at a time.
+    """
+    images = {name: _images(dataset, datasets / name) for name, dataset in settings.datasets.items()}
+    runs: dict[str, RunBudget | None] = dict.fromkeys(settings.runs)
+    for name, given in settings.runs.items():
+        own = images[given.dataset]
+        transfers = [transfer for transfer in settings.transfer.values() if transfer.run == name]
+        if own is not None:
+            targets = [(t, target) for t in transfers if (target := images.get(t.dataset)) is not None]
+            run = Run(given, own)
+            stages = list(_stages(name, run, workers))
+            for transfer, target in targets:
+                kept = outputs.transfer(run, transfer, target)
+                done = work.transfer(run, transfer, target, workers)
+                stages.append(Stage("transfer", f"results/{name}/transfer-{transfer.dataset}", kept, done))
+            classified = sum(len(t.classifiers) * len(t.labels) for t, _ in targets)
+            runs[name] = RunBudget(
+                checkpoints=run.seeds * run.steps,
+                decoders=run.decoder_fits,
+                classifiers=run.classifier_fits + run.seeds * run.steps * len(run.layers) * classified,
+                stages=stages,
+            )
+    return Budget({name: found and outputs.dataset(found) for name, found in images.items()}, runs)
+
+
+def table(found: Budget, seconds: Work | None = None) -> Group:
+    """A budget for the terminal: each run, each stage, and what could not be read; hours if `seconds` are given."""
+    runs = Table(box=box.SIMPLE_HEAD)
+    runs.add_column("run")
+    headings = ["checkpoints", "decoders", "classifiers", "weights", "activations", "results", "files"]
+    for heading in headings + ["hours"] * (seconds is not None):
+        runs.add_column(heading, justify="right")
+    known = {name: run for name, run in found.runs.items() if run is not None}
+    for name, run in known.items():
+        counts = [f"{count:,}" for count in (run.checkpoints, run.decoders, run.classifiers)]
+        parts = [run.part("train"), run.part("activations"), run.part(*STAGES[2:])]
+        sizes = [decimal(sum(stage.store.bytes for stage in part)) for part in parts]
+        files = f"{sum(stage.store.files for stage in run.stages):,}"
+        runs.add_row(name, *counts, *sizes, files, *_hours(run.stages, seconds))
+    stages = Table(box=box.SIMPLE_HEAD)
+    stages.add_column("stage")
+    for heading in ["bytes", "files"] + ["hours"] * (seconds is not None):
+        stages.add_column(heading, justify="right")
+    prepared = [store for store in found.datasets.values() if store is not None]
+    everything = [stage for run in known.values() for stage in run.stages]
+    stages.add_row("prepare", *_totals(prepared))
+    for name in STAGES:
+        if part := [stage for stage in everything if stage.name == name]:
+            stages.add_row(name, *_totals([stage.store for stage in part]), *_hours(part, seconds))
+    stages.add_section()
+    stages.add_row("all", *_totals(prepared + [stage.store for stage in everything]), *_hours(everything, seconds))
+    return Group(runs, stages, *(Text(line) for line in _remarks(found, seconds is not None)))
+
+
+def _totals(stores: list[Store]) -> tuple[str, str]:
+    return decimal(sum(store.bytes for store in stores)), f"{sum(store.files for store in stores):,}"
+
+
+def _hours(stages: list[Stage], seconds: Work | None) -> list[str]:
+    if seconds is None:
+        return []
+    hours = sum(stage.work.hours(seconds) for stage in stages)
+    return ["< 0.01" if hours < 0.01 else f"{hours:.1g}" if hours < 1 else f"{float(f'{hours:.2g}'):,.0f}"]
+
+
+def _remarks(found: Budget, timed: bool) -> Iterator[str]:
+    """Below the tables."""
+    yield "bytes and files: as they lie on the disk, compressed; without DVC's and phasescope's caches and the figures"
+    if timed:
+        yield "hours: counted operations, at the speed of a short benchmark here and now; good to a factor of about 2"
+    unknown = [name for name, run in found.runs.items() if run is None]
+    if unknown:
+        yield f"known when the images are prepared: {', '.join(unknown)}"
+    for run in found.runs.values():
+        for stage in run.stages if run else []:
+            if not stage.store.readable:
+                yield (
+                    f"WARNING {stage.output}: a manifest of {decimal(stage.store.manifest)} with {stage.store.files:,} "
+                    f"files will not be read, for the limits are {decimal(JSON_BYTES)} and {JSON_PARTS:,}: "
+                    "spread seeds or taps over several runs"
+                )
+
+
+def _stages(name: str, run: Run, workers: int) -> Iterator[Stage]:
+    for stage in STAGES[:-1]:
+        folder = "runs" if stage in ("train", "activations") else "results"
+        store, done = getattr(outputs, stage)(run), getattr(work, stage)(run, workers)
+        yield Stage(stage, f"{folder}/{name}/{stage}", store, done)
+
+
+def _images(dataset: DatasetSettings, path: Path) -> Images | None:
+    """What is known of a dataset before it is prepared, or read from what was prepared."""
+    if dataset.source in KNOWN:
+        native, ratio = outputs.NATIVE.get(dataset.source, (None, 0.0))
+        ratio = ratio if dataset.resolution == native else outputs.RESAMPLED
+        return Images(*KNOWN[dataset.source], dataset.resolution, "float16", ratio)
+    try:
+        read(path, "dataset")
+    except StoreError:
+        return None
+    stored = arrays.open_dataset(path / arrays.GROUP)
+    train = int((stored["split"] == "train").sum())
+    test, classes = stored.sizes["sample"] - train, len(stored.attrs["classes"])
+    return Images(stored.sizes["channel"], train, test, classes, dataset.resolution, "uint8", outputs.PHOTOGRAPHS)

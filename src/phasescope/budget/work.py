@@ -1,0 +1,257 @@
+"""How much each stage computes for a run, counted, and how long that takes on this machine, from a short benchmark."""
+
+import math
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from phasescope.budget.outputs import LABELS, Images, Layer, Run, kept_of
+from phasescope.compute import Compute
+from phasescope.models.zoo import build, place
+from phasescope.params.classifiers import ClassifierSettings
+from phasescope.params.decode import Decoder, DecodeSettings
+from phasescope.params.models import ModelSettings
+from phasescope.params.ridge import RidgeSettings
+from phasescope.params.transfer import TransferSettings
+
+#: What a backward pass costs with the forward pass before it, in forward passes.
+UPDATE = 3
+#: Modules that count for the loss, the optimiser and the logs of an update.
+OVERHEAD = 4
+#: Images that BatchNorm is recalibrated with, at most.
+RECALIBRATION_IMAGES = 20_000
+#: Passes over the samples until logistic regression has converged: 12 to 106 on the digits (VGG-8, n = 16 cells).
+LOGISTIC_PASSES = 80
+#: Passes of the sketch over the activations.
+SKETCH_PASSES = 16
+#: Ridges that leave-one-out tries.
+RIDGES = 58
+
+# Seconds on a core of an AMD EPYC, on the default project: a number in `distributions`, and the start of a stage.
+DISTRIBUTION, START = 5e-7, 4.0
+
+
+class Work(NamedTuple):
+    """Counted operations, of the kinds that take differently long."""
+
+    network: float = 0.0  #: floating-point operations of networks, in float32
+    modules: float = 0.0  #: modules that are called, however little each computes
+    matrices: float = 0.0  #: floating-point operations of matrix products, in float64
+    spectra: float = 0.0  #: cubed orders of the matrices that are factored, in float64
+    distributed: float = 0.0  #: numbers that distributions are made of
+    starts: float = 0.0  #: of a stage
+
+    def __add__(self, other: tuple[float, ...]) -> "Work":  # type: ignore[override]
+        return Work(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def times(self, count: float) -> "Work":
+        """The same so many times."""
+        return Work(*(count * each for each in self))
+
+    def hours(self, seconds: "Work") -> float:
+        """Hours that it takes, from the seconds that one operation of each kind does."""
+        return sum(a * b for a, b in zip(self, seconds, strict=True)) / 3600
+
+
+def measured(compute: Compute) -> Work:
+    """Seconds that one operation of each kind takes here, from a benchmark of about a second."""
+    device = compute.start()
+
+    def update(model: ModelSettings, batch: int) -> Callable[[], None]:
+        network = place(build(model, 3, 32, 10), device)
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9)
+        images = torch.zeros(batch, 3, 32, 32, device=device)
+        labels = torch.zeros(batch, dtype=torch.int64, device=device)
+
+        def action() -> None:
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(network(images), labels).backward()
+            optimiser.step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+        return action
+
+    small, large = ModelSettings(name="f0"), ModelSettings(name="vgg11")
+    with torch.random.fork_rng(devices=[]):
+        modules = _seconds(update(small, 1), 50) / (_forward(small, 3, 32, 10)[1] + OVERHEAD)
+        operations, calls = _forward(large, 3, 32, 10)
+        batch = 64 if device.type == "cpu" else 1024
+        update_of = _seconds(update(large, batch), 1 if device.type == "cpu" else 5)
+    network = max(update_of - (calls + OVERHEAD) * modules, update_of / 10) / (UPDATE * operations * batch)
+    matrix = np.random.default_rng(0).normal(size=(512, 512))
+    return Work(
+        network=network,
+        modules=modules,
+        matrices=_seconds(lambda: matrix @ matrix, 3) / (2 * 512**3),
+        spectra=_seconds(lambda: np.linalg.eigh(matrix[:256, :256]), 1) / 256**3,
+        distributed=DISTRIBUTION,
+        starts=START,
+    )
+
+
+def train(run: Run, workers: int) -> Work:
+    """Updates of every seed, and the test images at every checkpoint."""
+    settings, (operations, calls) = run.settings.train, _passes(run)
+    update = Work(UPDATE * operations * settings.batch_size, calls + OVERHEAD).times(settings.iterations)
+    tests = Work(operations * run.images.test, calls * run.images.test / 512).times(run.steps)
+    return _side_by_side(update + tests, run.seeds, workers) + Work(starts=1)
+
+
+def activations(run: Run, workers: int) -> Work:
+    """Every checkpoint sees the samples that are kept, and those that BatchNorm is recalibrated with."""
+    operations, calls = _passes(run)
+    recalibrated = run.settings.activations.batchnorm == "recalibrated" and run.settings.model.name != "f0"
+    images = run.train + run.test + recalibrated * min(RECALIBRATION_IMAGES, run.images.train)
+    recorded = Work(operations * images, calls * images / 256).times(run.steps)
+    return _side_by_side(recorded, run.seeds, workers) + Work(starts=1)
+
+
+def decode(run: Run, workers: int) -> Work:
+    """One fit for each cell and decoder."""
+    settings = run.settings.decode
+    targets = min(run.images.pixels, run.train)
+    done = Work(starts=1)
+    for layer in run.layers:
+        cells = run.seeds * run.steps
+        exact = _ridge(run.train, run.test, layer.features, targets, settings)
+        for decoder in settings.decoders:
+            if decoder == "linear":
+                done += exact.times(cells)
+            elif layer.trained:
+                fit = _trained(*_decoder(decoder, layer, run.images, settings), run.train, run.test, settings)
+                # Beside a linear decoder stands the least error that one can have.
+                done += _side_by_side(fit + exact if decoder == "linear-adam" else fit, cells, workers)
+    return done
+
+
+def probe(run: Run, workers: int) -> Work:
+    """One fit for each cell and classifier; that of a ridge has the shuffled labels beside it."""
+    settings = run.settings.probe
+    classes = [run.images.classes]
+    done = Work(starts=1)
+    for layer in run.layers:
+        done += _classify(run, layer, run.train, run.test, classes, settings, workers, settings.shuffles)
+    return done
+
+
+def distributions(run: Run, workers: int) -> Work:
+    """All features of the test samples of every cell."""
+    features = sum(layer.features for layer in run.layers)
+    return Work(distributed=run.seeds * run.steps * run.test * features, starts=1)
+
+
+def transfer(run: Run, settings: TransferSettings, target: Images, workers: int) -> Work:
+    """The target's images pass through every checkpoint, and classifiers are fitted to each layer and label."""
+    operations, calls = _passes(run)
+    train, test = kept_of(target, settings)
+    passes = Work(operations * (train + test), calls * (train + test) / 256).times(run.seeds * run.steps)
+    classes = [LABELS.get(label, target.classes) for label in settings.labels]
+    done = passes + Work(starts=1)
+    for layer in run.layers:
+        done += _classify(run, layer, train, test, classes, settings, workers, 0)
+    return done
+
+
+def _classify(
+    run: Run,
+    layer: Layer,
+    train: int,
+    test: int,
+    classes: list[int],
+    settings: ClassifierSettings,
+    workers: int,
+    shuffles: int,
+) -> Work:
+    cells, features = run.seeds * run.steps, layer.features
+    done = Work()
+    for classifier in settings.classifiers:
+        if classifier == "ridge":
+            done += _ridge(train, test, features, sum(classes) * (1 + shuffles), settings).times(cells)
+        elif classifier == "logistic":
+            passes = Work(matrices=4 * train * features * sum(classes)).times(LOGISTIC_PASSES)
+            done += _side_by_side(passes, cells, workers)
+        else:
+            for number in classes:
+                fit = _trained(2 * features * number, 1, train, test, settings)
+                done += _side_by_side(fit, cells, workers)
+    return done
+
+
+def _ridge(samples: int, tests: int, features: int, targets: int, settings: RidgeSettings) -> Work:
+    """A factorisation, the coefficients of all targets, and the predictions of the test samples (`measures.ridge`)."""
+    order, longer = min(samples, features), max(samples, features)
+    products = 0.0
+    if settings.solver == "randomised" or (settings.solver == "auto" and order > settings.exact_limit):
+        order = min(settings.rank, order)
+        products = 2.0 * samples * features * order * SKETCH_PASSES
+    products += 2 * order**2 * longer + 2 * (samples + tests) * features * targets + 2 * order * features * targets
+    if settings.selection == "loo":
+        products += 2 * samples * order * targets * RIDGES
+    return Work(matrices=products, spectra=order**3)
+
+
+def _trained(
+    operations: float, calls: int, train: int, test: int, settings: DecodeSettings | ClassifierSettings
+) -> Work:
+    """The epochs of a module that takes so many operations for a sample, and a look at all samples after them."""
+    updates = settings.epochs * math.ceil(train / settings.batch_size)
+    passes = operations * (settings.epochs * UPDATE * train + train + test)
+    return Work(passes, (calls + OVERHEAD) * updates)
+
+
+def _decoder(decoder: Decoder, layer: Layer, images: Images, settings: DecodeSettings) -> tuple[float, int]:
+    """Operations of a forward pass of one sample, and modules.
+
+    Deconvolution: Linear(p, max(p, 64)) of flat features, Conv3×3(c, c) of maps; transposed convolutions with kernels
+    of 4×4 that double the maps, …, 128, 64 channels times `width`, then to the image.
+    """
+    features = layer.features
+    if decoder == "linear-adam":
+        return 2.0 * features * images.pixels, 2
+    channels, side = (layer.shape[0], layer.shape[1]) if len(layer.shape) == 3 else (features, 1)
+    if side == 1:
+        given = max(channels, round(64 * settings.width))
+        products = channels * given
+    else:
+        given, products = channels, 9 * channels**2 * side**2
+    doublings = max(1, round(math.log2(images.resolution / side)))
+    widths = [max(1, round(64 * 2**place * settings.width)) for place in reversed(range(doublings - 1))]
+    for out in (*widths, images.channels):
+        products += 16 * given * out * side**2
+        given, side = out, 2 * side
+    return 2.0 * products, 2 * doublings + 2
+
+
+def _side_by_side(work: Work, pieces: int, workers: int) -> Work:
+    """So many pieces of work, as many at a time as there are workers."""
+    return work.times(math.ceil(pieces / min(workers, pieces)))
+
+
+def _passes(run: Run) -> tuple[float, int]:
+    images = run.images
+    return _forward(run.settings.model, images.channels, images.resolution, images.classes)
+
+
+@lru_cache
+def _forward(model: ModelSettings, channels: int, resolution: int, classes: int) -> tuple[float, int]:
+    """Floating-point operations of a forward pass of one image, and modules without parts."""
+    with torch.device("meta"):
+        network = build(model, channels, resolution, classes)
+        # Two images, for BatchNorm in training mode refuses 1×1 maps of a single one.
+        with FlopCounterMode(display=False) as counter:
+            network(torch.zeros(2, channels, resolution, resolution))
+    return counter.get_total_flops() / 2, sum(not list(module.children()) for module in network.modules())
+
+
+def _seconds(action: Callable[[], object], times: int) -> float:
+    action()  # what is set up once does not count
+    started = time.perf_counter()
+    for _ in range(times):
+        action()
+    return (time.perf_counter() - started) / times

@@ -1,0 +1,186 @@
+"""What `phasescope budget` says before anything runs, compared with what finished runs have on the disk."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from phasescope.measures.decoders import build
+from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+from closure import ROOT
+from conftest import PARAMS
+from phasescope.budget import budget, table, work
+from phasescope.budget.outputs import Images, Run
+from phasescope.budget.stores import Array, Store
+from phasescope.budget.work import Work
+from phasescope.cli import app
+from phasescope.compute import Compute
+from phasescope.params.decode import DecodeSettings
+from phasescope.params.settings import Settings, read
+from phasescope.store.manifest import StoreError, parse
+
+CIFAR = Images(3, 50_000, 10_000, 10, 32, "float16", 0.65)
+DIGITS = Images(1, 1297, 500, 10, 8, "float16", 0.26)
+SECONDS = Work(1e-11, 1e-5, 1e-11, 1e-9, 1e-7, 1.0)
+
+
+def shown(found, seconds=None, width=120) -> str:
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(table(found, seconds))
+    return capture.get()
+
+
+def on_the_disk(folder: Path) -> tuple[int, int]:
+    """Bytes and files."""
+    lengths = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return sum(lengths), len(lengths)
+
+
+def compare(project: Path) -> None:
+    found = budget(read(project / "params.yaml"), project / "datasets")
+    for name, run in found.runs.items():
+        for stage in run.stages:
+            kept, files = on_the_disk(project / stage.output)
+            assert stage.store.files == files, stage.output
+            # How well histograms of few samples compress is guessed worst.
+            assert stage.store.bytes == pytest.approx(kept, rel=0.25), stage.output
+        total = sum(stage.store.bytes for stage in run.stages)
+        kept = on_the_disk(project / "runs" / name)[0] + on_the_disk(project / "results" / name)[0]
+        assert total == pytest.approx(kept, rel=0.2)
+
+
+def test_bytes_and_files_of_finished_runs(made):
+    compare(made.path)
+
+
+def test_bytes_and_files_with_every_decoder_and_classifier(project):
+    settings = (
+        "decode: {decoders: [linear, linear-adam, deconvolution], trained_taps: [predense], epochs: 3, width: 0.1}\n"
+        "probe: {classifiers: [ridge, logistic, sgd], epochs: 2}\n"
+    )
+    project.change_params("distributions:", f"{settings}distributions:")
+    for run in ("small", "flat"):
+        for stage in ("decode", "probe"):
+            done = project.run_stage(stage, run)
+            assert done.returncode == 0, done.stderr
+    compare(project.path)
+
+
+def test_the_number_of_fits():
+    text = PARAMS.replace(
+        "distributions:",
+        "decode: {decoders: [linear, deconvolution], trained_taps: [predense]}\n"
+        "probe: {classifiers: [ridge, sgd]}\n"
+        "transfer: {ink: {run: small, dataset: digits, labels: [ink, quadrant]}}\n"
+        "distributions:",
+    )
+    run = budget(parsed(text), Path("datasets")).runs["small"]
+    cells = 2 * 6  # seeds, steps 0 to 16
+    assert run.checkpoints == cells
+    assert run.decoders == cells * (2 + 1)
+    assert run.classifiers == cells * 2 * (2 + 2)
+
+
+def parsed(text: str) -> Settings:
+    path = Path("params.yaml")
+    path.write_text(text)
+    return read(path)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+# --- work
+
+
+@pytest.mark.parametrize("name", ["linear-adam", "deconvolution"])
+@pytest.mark.parametrize("tap", ["logits", "predense", "conv-2"])
+def test_operations_of_a_decoder_are_those_that_torch_counts(name, tap):
+    text = (
+        "datasets: {cifar10: {source: cifar10}}\n"
+        "activations: {taps: [logits, predense, conv-2]}\n"
+        "runs: {vgg: {dataset: cifar10, model: {name: vgg8, width: 0.5}}}"
+    )
+    settings = DecodeSettings(width=0.5)
+    run = Run(parsed(text).runs["vgg"], CIFAR)
+    (layer,) = [layer for layer in run.layers if layer.name == tap]
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        build(name, layer.shape, (3, 32, 32), 0.5)(torch.zeros(1, *layer.shape))
+    assert work._decoder(name, layer, run.images, settings)[0] == counter.get_total_flops()
+
+
+def test_operations_of_a_training_of_f0():
+    text = PARAMS.replace("model: {name: vgg8, width: 0.05}", "model: {name: f0}")
+    run = Run(parsed(text).runs["small"], DIGITS)
+    forward = 2 * 64 * 10
+    updates, tests = 3 * forward * 32 * 16, forward * 500 * 6
+    assert work.train(run, workers=2).network == updates + tests
+    assert work.train(run, workers=1).network == 2 * (updates + tests)
+
+
+def test_operations_of_a_ridge_fall_with_the_smaller_side():
+    settings = DecodeSettings()
+    tall, wide = work._ridge(10_000, 0, 100, 1, settings), work._ridge(100, 0, 10_000, 1, settings)
+    assert tall.spectra == wide.spectra == 100**3
+    assert tall.matrices == pytest.approx(2 * 10_000 * 100**2, rel=0.02)
+    assert wide.matrices == pytest.approx(tall.matrices, rel=0.02)
+
+
+def test_the_benchmark_gives_the_time_of_an_operation():
+    seconds = work.measured(Compute("cpu", threads=1, workers=1))
+    # No core makes fewer than a billion or more than a trillion operations in a second.
+    assert 1e-12 < seconds.network < 1e-9
+    assert 1e-12 < seconds.matrices < 1e-9
+    assert all(math.isfinite(each) and each > 0 for each in seconds)
+    assert Work(network=3.6e12).hours(Work(network=1e-9)) == pytest.approx(1.0)
+
+
+# --- what is told
+
+
+@pytest.mark.parametrize("folder", [".", "paper", "reproduction"])
+def test_the_tables_fit_120_columns_and_have_every_run(folder):
+    settings = read(ROOT / folder / "params.yaml")
+    text = shown(budget(settings, ROOT / folder / "datasets"), SECONDS)
+    assert "…" not in text
+    assert all(run in text for run in settings.runs)
+
+
+def test_a_store_that_no_reader_would_accept(tmp_path):
+    taps = "activations: {taps: [logits, predense, softmax, conv-2, blocks.0]}"
+    text = PARAMS.replace("seeds: [0, 1], iterations: 16", f"seeds: {list(range(1000))}, iterations: 10000000")
+    text = text.replace("{name: vgg8, width: 0.05}", f"{{name: vgg8, width: 0.05}}\n    {taps}")
+    told = shown(budget(parsed(text), tmp_path), width=1000)
+    (line,) = [line for line in told.splitlines() if "WARNING" in line]
+    assert line.startswith("WARNING runs/small/activations: a manifest of ")
+    assert line.endswith("spread seeds or taps over several runs")
+    assert "WARNING" not in shown(budget(parsed(PARAMS), tmp_path))
+
+
+def test_the_limit_is_that_of_the_reader(tmp_path):
+    (tmp_path / "manifest.json").write_bytes(b" " * (16 << 20) + b"x")
+    with pytest.raises(StoreError, match="longer than"):
+        parse(tmp_path)
+    many = Store({"weights": Array((1000, 120, 3), "float32", cell=2)})
+    assert not many.readable
+    assert many.manifest > 16 << 20
+    assert Store({"weights": Array((1000, 90, 3), "float32", cell=2)}).readable
+
+
+def test_images_that_nobody_has_counted_yet(tmp_path):
+    text = PARAMS.replace("{source: digits, resolution: 8}", "{source: image-folder, folder: photographs}")
+    told = shown(budget(parsed(text), tmp_path))
+    assert "known when the images are prepared: small, flat" in told
+
+
+def test_the_command_before_anything_has_run(bare_project):
+    told = CliRunner().invoke(app, ["budget", str(bare_project.path)])
+    assert told.exit_code == 0, told.output
+    assert [word for word in ("small", "flat", "activations", "hours") if word not in told.output] == []
+    assert not (bare_project.path / "configs").exists()

@@ -1,0 +1,144 @@
+"""Write the dvc.yaml of every folder that the pipeline runs in, from one description and from what the code imports.
+
+DVC has one params.yaml for a dvc.yaml, so other settings are another folder, in which the same scripts run. Such a
+folder is a DVC repository of its own (`dvc init --subdir`), for all commands but `dvc repro` are about everything in a
+repository: as part of this one, a folder that was never run makes `dvc pull` fail (docs/log.md).
+
+Run `python tools/pipeline.py` after a change of the stages below or of what imports what; a test tells when.
+"""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from closure import ROOT, reached
+
+#: Folders with a params.yaml, beside the repository itself.
+FOLDERS = ("paper", "reproduction")
+
+RUN, DATASET, RESULT, PROVENANCE = "runs/${key}", "datasets/${item.dataset}", "results/${key}", "provenance/runs/${key}"
+CONFIG = "configs/runs/${key}"
+#: Written by a stage, and kept in git.
+KEPT = {"cache": False, "persist": True}
+
+#: By stage: what it is run for each of, its data, what it writes, and what else DVC should know of it.
+STAGES: dict[str, dict[str, Any]] = {
+    "resolve": {"deps": ["params.yaml"], "outs": [{"configs": KEPT}, {"watch/digits": KEPT}]},
+    "prepare": {
+        "foreach": "${datasets}",
+        "deps": ["configs/datasets/${key}.json", "watch/${item.source}/${key}.json"],
+        "outs": ["datasets/${key}", "provenance/datasets/${key}.json"],
+    },
+    "train": {
+        "foreach": "${runs}",
+        "deps": [f"{CONFIG}/train.json", DATASET],
+        "outs": [f"{RUN}/train", f"{PROVENANCE}/train.json"],
+    },
+    "activations": {
+        "foreach": "${runs}",
+        "deps": [f"{CONFIG}/train.json", f"{CONFIG}/activations.json", DATASET, f"{RUN}/train"],
+        "outs": [f"{RUN}/activations", f"{PROVENANCE}/activations.json"],
+    },
+    **{
+        measure: {
+            "foreach": "${runs}",
+            "deps": [f"{CONFIG}/{measure}.json", DATASET, f"{RUN}/activations"],
+            "outs": [f"{RESULT}/{measure}", f"{PROVENANCE}/{measure}.json"],
+        }
+        for measure in ("decode", "probe", "distributions")
+    },
+    "transfer": {
+        "foreach": "${transfer}",
+        "deps": ["configs/transfer/${key}.json", "runs/${item.run}/train", "runs/${item.run}/activations", DATASET],
+        "outs": [
+            "results/${item.run}/transfer-${item.dataset}",
+            "provenance/runs/${item.run}/transfer-${item.dataset}.json",
+        ],
+    },
+    "phases": {
+        "deps": ["configs/phases.json", "results"],
+        "outs": ["metrics/phases.csv", "provenance/phases.json"],
+        "metrics": ["metrics/phases.json"],
+    },
+    "figures": {
+        "deps": ["configs/figures.json", "results", "metrics/phases.json"],
+        "outs": ["figures", "provenance/figures.json"],
+    },
+}
+
+#: What always runs needs no list of its code; configs/datasets is for the order.
+WATCH = {
+    "always_changed": True,
+    "deps": ["configs/datasets"],
+    "outs": [{f"watch/{source}": KEPT} for source in ("mnist", "fashion-mnist", "cifar10", "cifar100", "image-folder")],
+}
+
+HEAD = """\
+# One stage per (run, kind of analysis). A stage depends on its share of params.yaml under configs/, on its script, and on
+# exactly the modules that the script reaches (a test compares), so that an edit re-runs what it can change and no more.
+# `phases` and `figures` depend on the whole folder of results, for a list of runs cannot stand in here: they read the runs
+# that params.yaml names, refuse to go on where one is missing, and `resolve` clears the results of runs that are gone.
+# configs/ is kept in git and stays where it is when `resolve` refuses a mistake (persist). watch/<source>/ says what raw
+# files `prepare` reads: `watch` in stages/dvc.yaml writes it, and for the digits, which have none, `resolve`.
+# `exec`: a shell that stays between DVC and a stage (dash does) would keep the stage running after `kill -9` of DVC.
+# Written by tools/pipeline.py: change it there.
+"""  # noqa: E501
+WATCH_HEAD = """\
+# The stage `watch` runs at every `dvc repro` that needs it, to see whether raw images have changed. It stands here, for
+# `dvc repro` runs all of the dvc.yaml beside params.yaml, and of this one only what that needs: nothing for the digits,
+# whose watch/digits is written by `resolve`. What always runs needs no list of its code; configs/datasets is for the
+# order. All that was written is kept (persist, and in git). Written by tools/pipeline.py: change it there.
+"""
+PLOTS = {"plots": ["figures/png"]}
+
+
+def files() -> dict[str, str]:
+    """The text of every dvc.yaml, by its path in the repository."""
+    written = {"dvc.yaml": _text(HEAD, _stages(""), PLOTS), "stages/dvc.yaml": _text(WATCH_HEAD, _watch("stages"))}
+    for folder in FOLDERS:
+        head = (
+            f"# The stages of ../dvc.yaml for {folder}/params.yaml. Written by tools/pipeline.py: change them there.\n"
+        )
+        written[f"{folder}/dvc.yaml"] = _text(head, _stages("../"), PLOTS)
+        head = f"# As ../../stages/dvc.yaml, for {folder}/params.yaml. Written by tools/pipeline.py: change it there.\n"
+        written[f"{folder}/watch/dvc.yaml"] = _text(head, _watch("../stages"))
+    return written
+
+
+def _stages(up: str) -> Iterator[dict[str, Any]]:
+    """The stages, in a folder from which the repository is `up`."""
+    for name, about in STAGES.items():
+        script = f"stages/{name}.py"
+        if not (ROOT / script).exists():
+            continue
+        code = [up + file for file in (script, *sorted(reached(ROOT / script)))]
+        key = " ${key}" if "foreach" in about else ""
+        does = {"cmd": f"exec python {up}{script}{key}", **about, "deps": about["deps"] + code}
+        foreach = does.pop("foreach", None)
+        yield {name: {"foreach": foreach, "do": does} if foreach else does}
+
+
+def _watch(stages: str) -> Iterator[dict[str, Any]]:
+    yield {"watch": {"wdir": "..", "cmd": f"exec python {stages}/watch.py", **WATCH}}
+
+
+def _text(head: str, stages: Iterator[dict[str, Any]], *more: dict[str, Any]) -> str:
+    """A head, and stages with empty lines between them."""
+    blocks = "\n".join("".join(f"  {line}" for line in _yaml(stage)) for stage in stages)
+    return f"{head}\nstages:\n{blocks}" + "".join("".join(_yaml(part)) for part in more)
+
+
+def _yaml(content: dict[str, Any]) -> list[str]:
+    yaml, text = YAML(), io.StringIO()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 1000
+    yaml.representer.ignore_aliases = lambda data: True
+    yaml.dump(content, text)
+    return text.getvalue().splitlines(keepends=True)
+
+
+if __name__ == "__main__":
+    for name, text in files().items():
+        (ROOT / name).write_text(text, encoding="utf-8")
