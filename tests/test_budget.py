@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from phasescope.measures.decoders import build
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
@@ -18,6 +17,7 @@ from phasescope.budget.stores import Array, Store
 from phasescope.budget.work import Work
 from phasescope.cli import app
 from phasescope.compute import Compute
+from phasescope.measures.decoders import build
 from phasescope.params.decode import DecodeSettings
 from phasescope.params.settings import Settings, read
 from phasescope.store.manifest import StoreError, parse
