@@ -38,8 +38,6 @@ runs:
 train: {seeds: [0, 1], iterations: 16, batch_size: 32}
 activations: {taps: [logits, predense], train_samples: 100, test_samples: 50}
 distributions: {bins: 5, fixed: [0], selective: 1}
-transfer:
-  ink: {run: small, dataset: digits, labels: [ink]}
 phases: {resamples: 20}
 figures: {formats: [png], dpi: 40}
 """
@@ -49,7 +47,6 @@ STAGES = [
     ("resolve",),
     ("prepare", "digits"),
     *((stage, run) for run in ("small", "flat") for stage in PER_RUN),
-    ("transfer", "ink"),
     ("phases",),
     ("figures",),
 ]
