@@ -37,7 +37,7 @@ RIDGES = np.logspace(-10, 4, 57)
 BLOCK = 2**21
 
 #: Samples that are brought to float64 at once.
-BLOCK = 1024
+ROWS = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +80,8 @@ class Factors:
     def _in_blocks(self, features: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         """Centred features, in the dual form times Hᵀ, times a matrix; never all of them in float64 at once."""
         products = []
-        for first in range(0, len(features), BLOCK):
-            centred = features[first : first + BLOCK] - self.mean  # float64, as the mean is
+        for first in range(0, len(features), ROWS):
+            centred = features[first : first + ROWS] - self.mean  # float64, as the mean is
             products.append((centred @ self.features.T if self.dual else centred) @ matrix)
         return np.concatenate(products)
 
