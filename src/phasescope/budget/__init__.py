@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from phasescope.budget import outputs, work
-from phasescope.budget.outputs import Images, Run
+from phasescope.budget.runs import Images, Run
 from phasescope.budget.stores import Store
 from phasescope.budget.work import Work
 from phasescope.params.datasets import DatasetSettings
