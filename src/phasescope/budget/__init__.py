@@ -138,7 +138,7 @@ def _remarks(found: Budget, timed: bool) -> Iterator[str]:
     """Below the tables."""
     yield "bytes and files: as they lie on the disk, compressed; without DVC's and phasescope's caches and the figures"
     if timed:
-        yield "hours: counted operations, at the speed of a short benchmark here and now: good to a factor of about 2 or 3"
+        yield "hours: counted operations, at the speed of a short benchmark here and now, as a rough guess"
     unknown = [name for name, run in found.runs.items() if run is None]
     if unknown:
         yield f"known when the images are prepared: {', '.join(unknown)}"
