@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from closure import ROOT
 from conftest import PARAMS
 from phasescope.budget import budget, table, work
-from phasescope.budget.outputs import Images, Run
+from phasescope.budget.runs import Images, Run
 from phasescope.budget.stores import Array, Store
 from phasescope.budget.work import Work
 from phasescope.cli import app

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from phasescope.budget import outputs, work
-from phasescope.budget.outputs import Images, Run
+from phasescope.budget.runs import Images, Run
 from phasescope.budget.stores import Store
 from phasescope.budget.work import Work
 from phasescope.params.datasets import DatasetSettings
@@ -138,7 +138,7 @@ def _remarks(found: Budget, timed: bool) -> Iterator[str]:
     """Below the tables."""
     yield "bytes and files: as they lie on the disk, compressed; without DVC's and phasescope's caches and the figures"
     if timed:
-        yield "hours: counted operations, at the speed of a short benchmark here and now; good to a factor of about 2"
+        yield "hours: counted operations, at the speed of a short benchmark here and now, as a rough guess"
     unknown = [name for name, run in found.runs.items() if run is None]
     if unknown:
         yield f"known when the images are prepared: {', '.join(unknown)}"

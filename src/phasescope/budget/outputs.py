@@ -5,21 +5,13 @@ Compression is what was measured on finished runs: the default project, F0 on MN
 """
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import nn
 
+from phasescope.budget.runs import Images, Run, kept_of
 from phasescope.budget.stores import Array, Store
 from phasescope.models import state
-from phasescope.models.taps import shapes, tap_modules
-from phasescope.models.zoo import BasicBlock, Network, build
-from phasescope.params.activations import ActivationsSettings, Tap
-from phasescope.params.settings import RunSettings
 from phasescope.params.transfer import TransferSettings
-from phasescope.schedule import checkpoint_steps
 
 # Bytes on the disk of a byte in memory, under zstd.
 WEIGHTS, LOSSES, ERRORS, ACCURACIES = 0.92, 0.9, 0.89, 0.07  # float32
@@ -36,97 +28,6 @@ ACTIVATIONS = {
 #: Images: height and width that they are read at, and the same there; at other resolutions; and of folders, in uint8.
 NATIVE = {"digits": (8, 0.26), "mnist": (28, 0.15), "cifar10": (32, 0.65), "cifar100": (32, 0.65)}
 RESAMPLED, PHOTOGRAPHS = 0.8, 0.95
-
-
-class Images(NamedTuple):
-    """What must be known of a dataset to tell how much is kept of it."""
-
-    channels: int
-    train: int
-    test: int
-    classes: int
-    resolution: int
-    dtype: str
-    ratio: float  #: bytes on the disk of a byte in memory
-
-    @property
-    def pixels(self) -> int:
-        """Values of an image."""
-        return self.channels * self.resolution**2
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A tap of a run."""
-
-    name: str
-    shape: tuple[int, ...]
-    content: str  #: a key of `ACTIVATIONS`, or "image"
-    trained: bool  #: whether decoders are trained on it
-
-    @property
-    def features(self) -> int:
-        """Numbers kept of a sample."""
-        return int(np.prod(self.shape))
-
-
-class Run:
-    """What must be known of a run to tell how much is kept of it, and how much is computed."""
-
-    def __init__(self, settings: RunSettings, images: Images) -> None:
-        self.settings, self.images = settings, images
-        with torch.device("meta"):
-            self.network = build(settings.model, images.channels, images.resolution, images.classes)
-        kept = settings.activations
-        self.seeds, self.steps = len(settings.train.seeds), len(checkpoint_steps(settings.train.iterations))
-        self.train, self.test = kept_of(images, kept)
-        given = shapes(self.network, kept.taps, images.channels, images.resolution)
-        pooled = [Tap(name=tap.name) for tap in kept.taps if tap.pool is not None]
-        whole = given | shapes(self.network, pooled, images.channels, images.resolution) if pooled else given
-        decoded = settings.decode.trained_taps
-        self.layers = [
-            Layer(name, shape, _content(self.network, name, shape != whole[name]), decoded is None or name in decoded)
-            for name, shape in given.items()
-        ]
-
-    @property
-    def cells(self) -> tuple[int, int, int]:
-        """Seeds, steps, layers."""
-        return self.seeds, self.steps, len(self.layers)
-
-    @property
-    def decoder_fits(self) -> int:
-        """Decoders that are fitted: the exact one to every layer, those that are trained where they are asked for."""
-        trained = sum(layer.trained for layer in self.layers)
-        layers = sum(len(self.layers) if name == "linear" else trained for name in self.settings.decode.decoders)
-        return self.seeds * self.steps * layers
-
-    @property
-    def classifier_fits(self) -> int:
-        """Classifiers that are fitted to the classes of the run's own dataset."""
-        return self.seeds * self.steps * len(self.layers) * len(self.settings.probe.classifiers)
-
-
-def kept_of(images: Images, settings: ActivationsSettings | TransferSettings) -> tuple[int, int]:
-    """Training and test samples that pass through the checkpoints."""
-    return min(settings.train_samples, images.train), min(settings.test_samples or images.test, images.test)
-
-
-def _content(network: Network, name: str, pooled: bool) -> str:
-    """What kind of numbers a tap gives."""
-    if name in ACTIVATIONS:
-        return name
-    module: nn.Module = tap_modules(network, [Tap(name=name)])[name]
-    if isinstance(module, nn.Flatten):
-        before = list(network.children())[:-2]
-        if not before:
-            return "image"
-        module = before[-1]
-    while isinstance(module, nn.Sequential):
-        module = module[-1]
-    if pooled or isinstance(module, nn.AdaptiveAvgPool2d):
-        return "averaged"
-    return "rectified" if isinstance(module, nn.ReLU | BasicBlock) else "dense"
 
 
 def dataset(images: Images) -> Store:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from phasescope.budget.outputs import LABELS, Images, Layer, Run, kept_of
+from phasescope.budget.outputs import LABELS
+from phasescope.budget.runs import Images, Layer, Run, kept_of
 from phasescope.compute import Compute
 from phasescope.models.zoo import build, place
 from phasescope.params.classifiers import ClassifierSettings
