@@ -42,7 +42,20 @@ def test_a_training_that_diverged_is_beyond_every_tolerance():
 
 def test_without_a_trained_linear_decoder_there_is_nothing_to_tell():
     for decode in (decoded().drop_vars(["optimum_mse", "excess", "test_excess"]), decoded() * np.nan):
-        assert str(report(decode)) == "no trained linear decoder"
+        assert str(report(decode)) == "no trained decoder"
+
+
+def test_where_no_optimum_is_known_the_last_epoch_is_told():
+    losses = np.full((2, 5, 2, 2, 3), np.nan)
+    losses[:, :, 0, 1] = [1.0, 0.8, 0.7]
+    decode = decoded().drop_vars(["optimum_mse", "excess", "test_excess"])
+    decode = decode.assign(epoch_mse=(("seed", "step", "layer", "decoder", "epoch"), losses))
+    decode = decode.assign_coords(decoder=["linear", "deconvolution"])
+    assert str(report(decode)) == "deconvolution, whose optimum is not known, still fell by 12.5 % in the last epoch"
+    assert str(report(decode.isel(epoch=[0]))) == "no trained decoder"
+    # Where it is known, it says more.
+    both = decoded().assign(epoch_mse=(("seed", "step", "layer", "decoder", "epoch"), losses))
+    assert str(report(both)) == "4 of 10 cells, from step 32 on 1 of 4"
 
 
 def printed(reports):

@@ -30,12 +30,18 @@ class Report:
     #: How many cells with a known optimum there are, and how many of them at steps from `LATE` on.
     cells: int
     late: int
+    #: Of decoders whose optimum is not known: by what share the training loss still fell in the last epoch, as the
+    #: median over cells.
+    falling: dict[str, float]
 
     def __str__(self) -> str:
-        if not self.cells:
-            return "no trained linear decoder"
-        late = sum(row["step"] >= LATE for row in self.beyond)
-        return f"{len(self.beyond)} of {self.cells} cells, from step {LATE} on {late} of {self.late}"
+        told = []
+        if self.cells:
+            late = sum(row["step"] >= LATE for row in self.beyond)
+            told.append(f"{len(self.beyond)} of {self.cells} cells, from step {LATE} on {late} of {self.late}")
+        for decoder, share in self.falling.items():
+            told.append(f"{decoder}, whose optimum is not known, still fell by {100 * share:.1f} % in the last epoch")
+        return "; ".join(told) or "no trained decoder"
 
 
 def report(decode: Dataset, tolerance: float = 0.02) -> Report:
@@ -43,16 +49,24 @@ def report(decode: Dataset, tolerance: float = 0.02) -> Report:
 
     Args:
         decode: ``optimum_mse``, ``excess`` and ``test_excess`` (seed, step, layer, decoder), the first NaN where no
-            optimum is known; without them no decoder was trained.
+            optimum is known, and ``epoch_mse`` with ``epoch`` as well; what is not there was not asked for.
         tolerance: a share of the exact decoder's training loss.
     """
+    falling = {}
+    if "epoch_mse" in decode and decode.sizes["epoch"] > 1:
+        fall = 1 - decode.epoch_mse.isel(epoch=-1) / decode.epoch_mse.isel(epoch=-2)
+        known = decode.optimum_mse.notnull().any(("seed", "step", "layer")) if "optimum_mse" in decode else None
+        for decoder in decode.decoder.values.tolist():
+            of_decoder = fall.sel(decoder=decoder)
+            if of_decoder.notnull().any() and (known is None or not known.sel(decoder=decoder)):
+                falling[str(decoder)] = float(of_decoder.median())
     if "optimum_mse" not in decode:
-        return Report([], 0, 0)
+        return Report([], 0, 0, falling)
     dims = ("layer", "decoder", "seed", "step")
-    known = decode[["optimum_mse", "excess", "test_excess"]].transpose(*dims, ...)
-    train, test = known.excess.values, known.test_excess.values
-    cells = known.optimum_mse.notnull().values
-    labels = {dim: known[dim].values.tolist() for dim in dims}
+    linear = decode[["optimum_mse", "excess", "test_excess"]].transpose(*dims, ...)
+    train, test = linear.excess.values, linear.test_excess.values
+    cells = linear.optimum_mse.notnull().values
+    labels = {dim: linear[dim].values.tolist() for dim in dims}
     beyond = [
         {
             **{dim: labels[dim][index] for dim, index in zip(dims, place, strict=True)},
@@ -61,7 +75,7 @@ def report(decode: Dataset, tolerance: float = 0.02) -> Report:
         }
         for place in np.argwhere(cells & ~(train <= tolerance))
     ]
-    return Report(beyond, int(cells.sum()), int(cells[..., known.step.values >= LATE].sum()))
+    return Report(beyond, int(cells.sum()), int(cells[..., linear.step.values >= LATE].sum()), falling)
 
 
 def table(reports: Mapping[str, Report]) -> Table:
