@@ -425,10 +425,10 @@ def test_a_set_of_figures_is_of_runs_that_there_are(mistakes, params):
 
 
 def test_figures_know_the_datasets_of_the_runs_and_where_they_are_transferred_to(params):
-    share = shares(resolve(params(PARAMS)))["figures.json"]
+    text = PARAMS + "transfer: {ink: {run: flat, dataset: digits, labels: [ink]}}\n"
+    share = shares(resolve(params(text)))["figures.json"]
     assert share["datasets"] == {"small": "digits", "flat": "digits"}
-    (transfer,) = read(params(PARAMS)).transfer.values()
-    assert share["transfers"] == {"small": [], "flat": []} | {transfer.run: [transfer.dataset]}
+    assert share["transfers"] == {"small": [], "flat": ["digits"]}
 
 
 def test_maps_are_not_pooled_to_more_than_they_have(mistakes, params):

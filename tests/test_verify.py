@@ -266,7 +266,7 @@ def test_only_what_is_damaged_is_removed(folder):
     """Not what another version wrote, nor what a link leads to."""
     newer = Path("runs/small/train", MANIFEST)
     newer.write_text(sealed({**json.loads(newer.read_bytes()), "format": 99}))
-    link = Path("results/small/decode/arrays.zarr/fvu/c/0/0/0")
+    link = Path("results/small/decode/arrays.zarr/fvu/c/0/0/0/0")
     link.rename(folder / "elsewhere")
     link.symlink_to(folder / "elsewhere")
     flip = Path(WEIGHTS.replace("small", "flat"), "0/0/0")

@@ -188,8 +188,8 @@ def transfer(run: Run, settings: TransferSettings, target: Images) -> Store:
         {
             **_labels(run, "seed", "step", "layer"),
             **dict.fromkeys(("label", "classifier"), _texts(labels)),
-            "sample": _counting(test),
-            "class": _counting(classes),
+            **dict.fromkeys(("sample", "index"), _counting(test)),
+            "class_name": _texts(labels * classes),
             **dict.fromkeys(("accuracy", "train_accuracy"), _measures(*cells)),
             "correct": Array((*cells, test), "int8", CORRECT),
             "majority_accuracy": _measures(labels),
