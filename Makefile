@@ -30,7 +30,7 @@ repro: setup  ## run the whole pipeline: train, store, measure, draw
 
 .PHONY: test
 test: setup  ## run the tests
-	pytest -n auto -q
+	pytest -n auto --dist worksteal -q
 
 .PHONY: faults
 faults: setup  ## kill and fail every file operation of a small run: nothing half-written may be left
