@@ -185,6 +185,20 @@ def test_batchnorm_modes_differ_early_and_say_what_they_are(project, run, small)
     assert np.isnan(opened["batch"]["batchnorm"]).all()
 
 
+def test_statistics_of_batches_never_mix_training_and_test_images(project):
+    """Else a test image's activations would depend on the training images that happen to be in its batch."""
+    few, many = (
+        xr.open_zarr(
+            record_to(project, f"batch-{samples}", settings(batchnorm="batch", train_samples=samples)) / arrays.GROUP
+        )
+        for samples in (40, 120)
+    )
+    np.testing.assert_array_equal(
+        few["predense"].values[:, :, few["split"].values == "test"],
+        many["predense"].values[:, :, many["split"].values == "test"],
+    )
+
+
 @pytest.mark.parametrize("mode", ["batch", "eval"])
 def test_the_model_follows_the_batchnorm_mode(project, small, mode, tmp_path):
     root = tmp_path
@@ -195,8 +209,14 @@ def test_the_model_follows_the_batchnorm_mode(project, small, mode, tmp_path):
     record_to(root, "activations", settings(batchnorm=mode))
     run = phasescope.open_run(root / "runs" / "r")
     images, network = images_of(small, run), run.model(seed=3, step=8)
-    # In batches of as many images as in training, in the order that is always the same.
-    parts = np.array_split(np.random.default_rng(2).permutation(len(images)), -(-len(images) // JOB.batch_size))
+    # In batches of as many images as in training, training and test images apart, in the order that is always the same.
+    parts = [
+        rows
+        for kept in (run.recorded["split"].values == name for name in ("train", "test"))
+        for rows in np.array_split(
+            np.random.default_rng(2).permutation(np.flatnonzero(kept)), -(-kept.sum() // JOB.batch_size)
+        )
+    ]
     logits = np.empty((len(images), 10), np.float32)
     with torch.no_grad():
         for rows in parts:

@@ -244,7 +244,9 @@ def test_other_images_pass_through_the_networks_of_the_run(project, mode, monkey
     images = torch.from_numpy(standardised(target))  # by the constants of the target
     run, cells = project.run, iter(measured)
     length = run.trained_with.batch_size if mode == "batch" else len(images)
-    parts = np.array_split(np.random.default_rng(2).permutation(len(images)), -(-len(images) // length))
+    apart = [target.train, ~target.train] if mode == "batch" else [np.full(len(images), True)]
+    shuffled = [np.random.default_rng(2).permutation(np.flatnonzero(part)) for part in apart]
+    parts = [rows for part in shuffled for rows in np.array_split(part, -(-len(part) // length))]
     for seed, step in [(seed, step) for seed in run.seeds for step in run.steps]:
         network = run.model(seed, step)
         with torch.no_grad(), Capture(network, run.recorded_with.taps) as capture:

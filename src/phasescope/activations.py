@@ -177,11 +177,11 @@ class Recorder:
     def __init__(self, job: TrainJob, settings: ActivationsSettings, dataset: Dataset, device: torch.device) -> None:
         kept = kept_samples(dataset, settings.train_samples, settings.test_samples)
         self._job, self._settings, self._dataset, self._device = job, settings, dataset, device
-        self._length = batch_length(job.batch_size, settings)
         self._data = Images.of(dataset, kept, device)
         self._calibration = Images.of(dataset, calibration_samples(dataset, settings), device).images
-        parts = (dataset.train[kept], ~dataset.train[kept])
-        self._parts = [torch.from_numpy(np.flatnonzero(part)).to(device) for part in parts]
+        train = dataset.train[kept]
+        self._batches = batches(train, job.batch_size, settings)
+        self._parts = [torch.from_numpy(np.flatnonzero(part)).to(device) for part in (train, ~train)]
 
     def take(
         self, weights: np.ndarray, table: list[state.Entry], taps: list[Tap], known: xr.Dataset | None, where: str
@@ -200,9 +200,9 @@ class Recorder:
         if known is not None and self._settings.batchnorm == "recalibrated":
             network.eval()
             state.unflatten_batchnorm(network, torch.from_numpy(known["batchnorm"].values))
-            return forward(network, self._settings.dtype, taps, self._data.images, self._length, where)[0], known
+            return forward(network, self._settings.dtype, taps, self._data.images, self._batches, where)[0], known
         statistics = set_batchnorm(network, self._settings, self._calibration)
-        activations, outputs = forward(network, self._settings.dtype, taps, self._data.images, self._length, where)
+        activations, outputs = forward(network, self._settings.dtype, taps, self._data.images, self._batches, where)
         losses = LOSSES[self._job.loss](outputs, self._data.labels, reduction="none").double()
         correct = (outputs.argmax(1) == self._data.labels).double()
         values = {
@@ -264,25 +264,36 @@ def batch_length(trained_with: int, settings: ActivationsSettings) -> int:
     return trained_with if settings.batchnorm == "batch" else BATCH
 
 
+def batches(train: np.ndarray, trained_with: int, settings: ActivationsSettings) -> list[np.ndarray]:
+    """Indices of the images that pass through together, given which of all are for training, (sample,).
+
+    In a fixed random order, for with statistics of each batch, one must not hold a class alone; training and test
+    images are then apart, as in the paper's released code, so that neither's activations depend on the others.
+    """
+    parts = [train, ~train] if settings.batchnorm == "batch" else [np.full(len(train), True)]
+    length = batch_length(trained_with, settings)
+    shuffled = [np.random.default_rng(2).permutation(np.flatnonzero(part)) for part in parts]
+    # Of nearly equal length, so that none is too short for statistics of its own.
+    return [rows for part in shuffled for rows in np.array_split(part, -(-len(part) // length))]
+
+
 def forward(
-    network: Network, dtype: str, taps: list[Tap], images: torch.Tensor, length: int, where: str
+    network: Network, dtype: str, taps: list[Tap], images: torch.Tensor, batches: list[np.ndarray], where: str
 ) -> tuple[dict[str, np.ndarray], torch.Tensor]:
     """Activations (sample, feature) by tap as they are stored, and logits (sample, class), of all images.
 
-    At most `length` images pass through at once; `where` says in errors which checkpoint it is.
+    `batches` has the indices of those that pass through together; `where` says in errors which checkpoint it is.
     """
-    # A fixed random order: with statistics of each batch, a batch must not hold one class alone.
-    order = torch.from_numpy(np.random.default_rng(2).permutation(len(images))).to(images.device)
     activations: dict[str, np.ndarray] = {}
     outputs = []
     with torch.no_grad(), Capture(network, taps) as capture:
-        # Batches of nearly equal length, so that none is too short for statistics of its own.
-        for rows in order.tensor_split(-(-len(order) // length)):
-            outputs.append(network(images[rows]))
+        for rows in batches:
+            outputs.append(network(images[torch.from_numpy(rows).to(images.device)]))
             for tap, values in capture.read().items():
                 if tap not in activations:
                     activations[tap] = np.empty((len(images), values.shape[1]), dtype)
-                activations[tap][rows.cpu().numpy()] = _representable(values, dtype, f"tap {tap!r} at {where}")
+                activations[tap][rows] = _representable(values, dtype, f"tap {tap!r} at {where}")
+    order = torch.from_numpy(np.concatenate(batches)).to(images.device)
     return activations, torch.cat(outputs)[order.argsort()]
 
 

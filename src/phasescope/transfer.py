@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
-from phasescope.activations import batch_length, forward, kept_samples
+from phasescope.activations import batch_length, batches, forward, kept_samples
 from phasescope.compute import Compute
 from phasescope.data.dataset import standardised
 from phasescope.data.tensors import Images
@@ -156,14 +156,14 @@ def transfer_seed(
     run, dataset = Run(name, root), read_dataset(target_path)
     target, images = Target.of(dataset, kept, reading.labels), Images.of(dataset, kept, device).images
     dtype, parts = run.recorded_with.dtype, {}
-    length = batch_length(run.trained_with.batch_size, run.recorded_with)
+    together = batches(dataset.train[kept], run.trained_with.batch_size, run.recorded_with)
     # Unlike torch, numpy's threads are not limited in a process of its own.
     with threadpool_limits(compute.threads):
         for position, (step, wanted) in enumerate(missing.items()):
             if wanted:
                 network = place(run.model(seed, step), device)
                 where = f"seed {seed}, step {step} for {target_path.name}"
-                activations, _ = forward(network, dtype, list(wanted.values()), images, length, where)
+                activations, _ = forward(network, dtype, list(wanted.values()), images, together, where)
                 for key, tap in wanted.items():
                     parts[key] = _of_one_cell(activations.pop(tap.name), target, reading, compute)
                     cache.save(CELLS, key, parts[key])
