@@ -269,7 +269,7 @@ SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder"
             "train.iterations: expected a number of at most 10000000, got 1000000000000",
         ),
         ("seeds: [0, 1]", "seeds: []", "train.seeds: expected 1 or more entries, got []"),
-        ("seeds: [0, 1]", "seeds: [0, 0]", "train.seeds: seeds must differ from each other; got [0, 0]"),
+        ("seeds: [0, 1]", "seeds: [0, 0]", "train.seeds: 0 is listed twice; got [0, 0]"),
         ("seeds: [0, 1]", "seeds: [0, -1]", "train.seeds[1]: expected a number of at least 0, got -1"),
         ("seeds: [0, 1]", 'seeds: "0"', "train.seeds: expected a list, got the text '0'; write [0]"),
         ("seeds: [0, 1]", 'seeds: ["0"]', "train.seeds[0]: expected a whole number, got the text '0'"),
@@ -453,7 +453,7 @@ def test_taps_that_decoders_are_trained_at_are_kept_and_fit(mistakes, params):
     )
     resolve(params(deconvolution % (", trained_taps: [logits]", pooled)))
     assert mistakes(BARE + "decode: {decoders: [linear, linear]}") == [
-        "decode.decoders: a decoder is listed twice; got ['linear', 'linear']"
+        "decode.decoders: linear is listed twice; got ['linear', 'linear']"
     ]
     assert mistakes(BARE + "probe: {classifiers: [svm]}") == [
         "probe.classifiers[0]: unknown value 'svm'; known: ridge, logistic, sgd"

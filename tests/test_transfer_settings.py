@@ -105,7 +105,7 @@ def test_the_transfers_of_the_paper_and_others_resolve(tmp_path, run, dataset, l
         ),
         (
             "to: {run: of-mnist, dataset: mnist, labels: [ink, ink]}",
-            "to.labels: a label is listed twice; got ['ink', 'ink']",
+            "to.labels: ink is listed twice; got ['ink', 'ink']",
         ),
         ("to: {run: of-mnist, dataset: mnist, labels: []}", "to.labels: expected 1 or more entries, got []"),
         (

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from phasescope.params.base import EACH_ONCE
 from phasescope.params.ridge import RidgeSettings
 
 Decoder = Literal["linear", "linear-adam", "deconvolution"]
@@ -15,7 +16,7 @@ class DecodeSettings(RidgeSettings):
     #: linear: the exact least-squares decoder; linear-adam: a linear one that is trained, as in the paper's released
     #: code; deconvolution: the decoder of an auto-encoder, as in the paper's text. Phases and figures are those of the
     #: first.
-    decoders: Annotated[list[Decoder], Field(min_length=1)] = ["linear"]
+    decoders: Annotated[list[Decoder], Field(min_length=1), EACH_ONCE] = ["linear"]
     #: Those that are trained (linear-adam, deconvolution): passes over the training samples.
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 30
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.0003
@@ -26,10 +27,3 @@ class DecodeSettings(RidgeSettings):
     width: Annotated[float, Field(gt=0, le=16)] = 1.0
     #: Taps that those that are trained decode from (none: all of the run).
     trained_taps: list[str] | None = None
-
-    @field_validator("decoders")
-    @classmethod
-    def _each_once(cls, decoders: list[Decoder]) -> list[Decoder]:
-        if len(set(decoders)) != len(decoders):
-            raise ValueError("a decoder is listed twice")
-        return decoders

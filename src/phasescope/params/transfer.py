@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from phasescope.params.base import Name
+from phasescope.params.base import EACH_ONCE, Name
 from phasescope.params.classifiers import ClassifierSettings
 
 Label = Literal["class", "ink", "quadrant", "colour", "colour-raw"]
@@ -16,18 +16,11 @@ class ReadingSettings(ClassifierSettings):
     #: class: the target's own classes; ink: more ink than the median image; quadrant: the brightest quadrant; colour:
     #: the dominant colour channel of standardised images (the paper's released code), colour-raw: of raw ones (its
     #: text).
-    labels: Annotated[list[Label], Field(min_length=1)]
+    labels: Annotated[list[Label], Field(min_length=1), EACH_ONCE]
     #: At most so many of the target's training samples are used, drawn once per dataset; all if there are fewer.
     train_samples: Annotated[int, Field(ge=2, le=10**8)] = 10_000
     #: At most so many of its test samples (none: all of them).
     test_samples: Annotated[int, Field(ge=2, le=10**8)] | None = None
-
-    @field_validator("labels")
-    @classmethod
-    def _no_label_twice(cls, labels: list[Label]) -> list[Label]:
-        if len(set(labels)) != len(labels):
-            raise ValueError("a label is listed twice")
-        return labels
 
 
 class TransferSettings(ReadingSettings):
