@@ -8,7 +8,7 @@ from phasescope import provenance, stage
 from phasescope.compute import choose
 from phasescope.measures import cells
 from phasescope.measures.classifiers import settings_of
-from phasescope.measures.probe import majority_accuracy, probe
+from phasescope.measures.probe import MAJORITY, PIXELS, majority_accuracy, probe
 from phasescope.params.probe import ProbeSettings
 from phasescope.store.run import StoredRun
 
@@ -33,16 +33,8 @@ def main(run: str, **where: Any) -> None:
     result["network_accuracy"] = stored.recorded["accuracy"].sel(part="test", drop=True).load()
     result["network_loss"] = stored.recorded["loss"].sel(part="test", drop=True).load()
     result["weight_norm"] = stored.recorded["weight_norm"].load()
-    for baseline, dims, value, long_name in [
-        ("pixel_accuracy", ("classifier",), pixels, "test accuracy of the same probe on raw pixels"),
-        (
-            "majority_accuracy",
-            (),
-            majority_accuracy(cells.samples_of(stored)),
-            "test accuracy of naming the most frequent class",
-        ),
-    ]:
-        result[baseline] = (dims, value, {"long_name": long_name, "units": "1"})
+    result["pixel_accuracy"] = ("classifier", pixels, PIXELS.attributes)
+    result["majority_accuracy"] = ((), majority_accuracy(cells.samples_of(stored)), MAJORITY.attributes)
     stored.write_measure("probe", result, settings.model_dump(), both.cached)
 
 

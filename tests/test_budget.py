@@ -1,6 +1,7 @@
 """What `phasescope budget` says before anything runs, compared with what finished runs have on the disk."""
 
 import math
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from closure import ROOT
 from conftest import PARAMS
+from phasescope import activations
 from phasescope.budget import budget, table, work
 from phasescope.budget.runs import Images, Run
 from phasescope.budget.stores import Array, Store
@@ -137,7 +139,8 @@ def test_the_benchmark_gives_the_time_of_an_operation():
     # No core makes fewer than a billion or more than a trillion operations in a second.
     assert 1e-12 < seconds.network < 1e-9
     assert 1e-12 < seconds.matrices < 1e-9
-    assert all(math.isfinite(each) and each > 0 for each in seconds)
+    assert all(math.isfinite(each) and each > 0 for each in astuple(seconds))
+    assert work.RECALIBRATION_IMAGES == activations.RECALIBRATION_IMAGES
     assert Work(network=3.6e12).hours(Work(network=1e-9)) == pytest.approx(1.0)
 
 

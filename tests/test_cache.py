@@ -3,9 +3,12 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner
 
+from closure import ROOT, reached
 from phasescope import activations, provenance, training
 from phasescope.cli import app
 from phasescope.measures import cells
@@ -130,6 +134,34 @@ def test_comments_and_docstrings_do_not_count_as_code():
     meaning = provenance._meaning
     assert meaning('"""a"""\ndef f(x):\n    """b"""\n    return x  # c\n') == meaning("def f(x):\n\n    return (x)\n")
     assert meaning("def f(x):\n    return x\n") != meaning("def f(x):\n    return -x\n")
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "stages").glob("*.py")), ids=lambda script: script.stem)
+def test_all_code_of_a_stage_counts_also_what_it_imports_late(script):
+    """A decoder that is imported when it is needed, and was edited, must not be served from the cache."""
+    told = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "import runpy, sys; from phasescope import provenance; runpy.run_path(sys.argv[1]); "
+            "print(*provenance.code().values(), sep='\\n')",
+            str(script),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert reached(script) <= {Path(line).relative_to(ROOT).as_posix() for line in told.stdout.splitlines()}
+
+
+def test_maps_of_another_shape_are_another_cell():
+    """A decoder of 2×2 maps is not that of as many flat features, even where their bytes are the same."""
+
+    def address(shape):
+        activations = xr.DataArray(np.zeros((1, 1, 3, 8)), attrs={"feature_shape": shape})
+        run = SimpleNamespace(recorded={"tap": activations}, shard_digest=lambda *_: "digest")
+        return cells._address(run, "tap", 0, 0)
+
+    assert address([8]) != address([2, 2, 2])
 
 
 # --- what is made with it

@@ -20,25 +20,29 @@ def digits():
     return images[:500], images[500:800], labels[:500].astype(np.int64), labels[500:800].astype(np.int64)
 
 
-def test_logistic_regression_is_at_the_optimum_that_scipy_finds(digits):
+@pytest.mark.parametrize("classes", [10, 2])
+def test_logistic_regression_is_at_the_optimum_that_scipy_finds(digits, classes):
+    """Also for two classes, where scikit-learn's penalty would be that of one vector and not of two."""
     train, test, labels, _ = digits
+    labels = labels % classes
     settings = ProbeSettings(penalty=0.01)
-    found = logistic(train, test, Task(labels, 10), settings)
+    found = logistic(train, test, Task(labels, classes), settings)
     assert found.gradient < 2e-6
 
     mean = train.mean(axis=0, dtype=np.float64)
     scale = np.sqrt(np.square(train - mean).mean())
-    inputs, one_hot = (train - mean) / scale, np.eye(10)[labels]
+    inputs, one_hot = (train - mean) / scale, np.eye(classes)[labels]
 
     def loss(vector):
-        weights, bias = vector[:-10].reshape(10, -1), vector[-10:]
+        weights, bias = vector[:-classes].reshape(classes, -1), vector[-classes:]
         logs = log_softmax(inputs @ weights.T + bias, axis=1)
         residuals = (np.exp(logs) - one_hot) / len(inputs)
         gradient = np.concatenate([(residuals.T @ inputs + 0.01 * weights).ravel(), residuals.sum(axis=0)])
         return -(one_hot * logs).sum() / len(inputs) + 0.005 * np.square(weights).sum(), gradient
 
-    best = minimize(loss, np.zeros(650), jac=True, method="L-BFGS-B", options={"gtol": 1e-8, "maxiter": 5000}).x
-    scores = (test - mean) / scale @ best[:-10].reshape(10, -1).T + best[-10:]
+    options = {"gtol": 1e-8, "maxiter": 5000}
+    best = minimize(loss, np.zeros(65 * classes), jac=True, method="L-BFGS-B", options=options).x
+    scores = (test - mean) / scale @ best[:-classes].reshape(classes, -1).T + best[-classes:]
     np.testing.assert_array_equal(found.test, scores.argmax(axis=1))
 
 

@@ -40,6 +40,14 @@ def test_a_training_that_diverged_is_beyond_every_tolerance():
     assert printed({"a": found}).count("diverged") == 4
 
 
+def test_an_optimum_of_zero_is_not_a_training_that_diverged():
+    """With as many features as samples the exact decoder leaves nothing, and nothing is a share of that."""
+    decode = decoded()
+    decode["optimum_mse"] = decode.optimum_mse.where(decode.step > 0, 0.0)
+    decode["excess"] = decode.excess.where(decode.step > 0)
+    assert str(report(decode)) == "2 of 8 cells, from step 32 on 1 of 4"
+
+
 def test_without_a_trained_linear_decoder_there_is_nothing_to_tell():
     for decode in (decoded().drop_vars(["optimum_mse", "excess", "test_excess"]), decoded() * np.nan):
         assert str(report(decode)) == "no trained decoder"

@@ -44,6 +44,21 @@ def test_a_column_for_every_decoder_classifier_and_label(measures):
     assert "loss,\ndeconvolution" not in curves(measures, "logits")
 
 
+def test_measures_of_other_steps_and_layers_stand_in_their_own_rows(measures):
+    """As after `dvc repro decode` alone, where `probe` still knows the settings of before."""
+    measures["probe"] = measures["probe"].isel(step=[0, 2]).assign_coords(step=[0, 4])
+    measures["transfer-digits"] = measures["transfer-digits"].sel(layer=["logits"])
+    found = curves(measures, "predense")
+    assert not any("digits" in name for name in found)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(table(found))
+    rows = [line.split() for line in console.export_text().splitlines() if line.strip()[:1].isdigit()]
+    assert [row[0] for row in rows] == ["0", "1", "2", "4"]
+    network = measures["probe"].network_accuracy
+    assert [row[5:6] != ["–"] for row in rows] == [True, False, False, True]
+    assert f"{network.sel(step=4).mean().item():.4f}" in rows[3]
+
+
 def test_numbers_are_means_over_seeds_with_their_spread(measures):
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(table(curves({"decode": measures["decode"]}, "predense")))

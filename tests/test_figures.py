@@ -341,6 +341,14 @@ def test_other_classifiers_are_thin_lines_that_the_legend_names():
     assert set(shuffled) == {"ridge"}
 
 
+@pytest.mark.parametrize("classifiers", [["logistic"], ["sgd", "logistic"]])
+def test_without_ridge_there_are_no_shuffled_labels(classifiers):
+    result = results_of_a_run(classifiers=classifiers)
+    drawing = probes({"a": replace(result, probe=result.probe.drop_vars("shuffled_accuracy"))})
+    assert {row["quantity"] for row in drawing.rows} == {"probe accuracy", "accuracy"}
+    assert "shuffled labels" not in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+
+
 def test_probes_show_the_baselines():
     drawing = probes({"a": results_of_a_run()})
     assert numbers(drawing.rows, layer="pixels").tolist() == [0.8]

@@ -455,6 +455,12 @@ def test_taps_that_decoders_are_trained_at_are_kept_and_fit(mistakes, params):
     assert mistakes(BARE + "decode: {decoders: [linear, linear]}") == [
         "decode.decoders: linear is listed twice; got ['linear', 'linear']"
     ]
+    told = mistakes(BARE.replace("digits}", "digits, resolution: 28}") + "decode: {decoders: [deconvolution]}")
+    assert all("1×1 never become 28×28: set the dataset's resolution to a power of two" in line for line in told)
+    assert len(told) == 3
+    for empty in ("decode: {trained_taps: []}", "figures: {columns: []}"):
+        (told,) = mistakes(BARE + empty)
+        assert "at least 1" in told
     assert mistakes(BARE + "probe: {classifiers: [svm]}") == [
         "probe.classifiers[0]: unknown value 'svm'; known: ridge, logistic, sgd"
     ]

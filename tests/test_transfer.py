@@ -83,13 +83,13 @@ def ridges(monkeypatch) -> list[float]:
 
 def test_predictions_are_those_of_scikit_learn_at_the_same_ridge(digits, features, ridges):
     result = measure.transfer(cell_of(features), target_of(digits), reading(), ONE)
-    assert result["correct"].dims == ("seed", "step", "label", "classifier", "sample")
+    assert result["correct"].dims == ("seed", "step", "label", "sample")
     assert result["label"].values.tolist() == LABELS
     wide, train = features.astype(np.float64), digits.train
     for name, ridge in zip(LABELS, ridges, strict=True):
         labels, _ = label(digits, name)
         model = RidgeClassifier(alpha=ridge).fit(wide[train], labels[train])
-        one = result.sel(seed=3, step=0, label=name, classifier="ridge")
+        one = result.sel(seed=3, step=0, label=name)
         np.testing.assert_array_equal(one["correct"], model.predict(wide[~train]) == labels[~train])
         assert one["accuracy"].item() == model.score(wide[~train], labels[~train])
         assert one["train_accuracy"].item() == model.score(wide[train], labels[train])
@@ -118,8 +118,7 @@ def test_test_samples_choose_nothing(digits, features, ridges, selection):
 
 def test_baselines(digits):
     target = target_of(digits)
-    inputs = standardised(digits).reshape(len(digits.labels), -1)
-    result = measure.baselines(inputs, target, reading(), ONE)
+    result = measure.baselines(target)
     for index, name in enumerate(LABELS):
         labels, classes = label(digits, name)
         counts = [np.sum(labels[digits.train] == number) for number in range(len(classes))]
@@ -129,8 +128,6 @@ def test_baselines(digits):
         assert result["class_name"].values[index].tolist() == [*classes, *[""] * (10 - len(classes))]
         expected = np.mean(labels[~digits.train] == np.argmax(counts))
         assert result["majority_accuracy"].values[index] == expected
-    by_hand = measure.transfer(cell_of(inputs), target, reading(), ONE)["accuracy"]
-    np.testing.assert_array_equal(result["pixel_accuracy"], by_hand[0, 0])
 
 
 def test_nan_is_refused(digits, features):
@@ -220,7 +217,9 @@ def test_of_its_own_dataset_the_stored_activations_will_do(project, digits, pass
     stored = project.run.activations("predense").sel(seed=[5], step=[2]).load()
     by_hand = measure.transfer(stored, target_of(digits), reading(), ONE)
     for name in by_hand:
-        np.testing.assert_array_equal(result[name].sel(seed=5, step=2, layer="predense"), by_hand[name][0, 0])
+        one = result[name].sel(seed=5, step=2, layer="predense", classifier="ridge")
+        np.testing.assert_array_equal(one, by_hand[name][0, 0])
+    assert result["correct"].dims == ("seed", "step", "layer", "label", "classifier", "sample")
     np.testing.assert_array_equal(result["accuracy"], result["correct"].mean("sample"))
 
 
@@ -261,9 +260,35 @@ def test_other_images_pass_through_the_networks_of_the_run(project, mode, monkey
                 expected = function(cell, target_of(target), reading(), ONE)
                 for name in expected:
                     np.testing.assert_array_equal(
-                        result[name].sel(seed=seed, step=step, layer=tap), expected[name][0, 0]
+                        result[name].sel(seed=seed, step=step, layer=tap, classifier="ridge"), expected[name][0, 0]
                     )
     np.testing.assert_array_equal(result["index"], np.arange(60, 90))
+
+
+@pytest.mark.parametrize("dataset", ["d", "blobs"])
+def test_pixels_are_read_as_a_layer_would_be(project, dataset, digits):
+    images = digits if dataset == "d" else blobs()
+    inputs = standardised(images).reshape(len(images.labels), -1)
+    by_hand = measure.transfer(cell_of(inputs), target_of(images), reading(), ONE)["accuracy"]
+    pixels = project.transfer(dataset)["pixel_accuracy"].sel(classifier="ridge")
+    np.testing.assert_array_equal(pixels, by_hand[0, 0])
+
+
+def test_another_classifier_leaves_those_that_are_known(project, passes, capsys):
+    """Nor does a setting of one concern the other, or a limit on samples that there are not as many of."""
+    for dataset in ("blobs", "d"):
+        alone = project.transfer(dataset)
+        passes.clear()
+        capsys.readouterr()
+        both = project.transfer(dataset, classifiers=["ridge", "logistic"], penalty=0.1)
+        told = capsys.readouterr().out
+        xr.testing.assert_equal(both.sel(classifier=["ridge"]), alone)
+        assert both["accuracy"].sel(classifier="logistic").notnull().all()
+        count = "18 of 36" if dataset == "blobs" else "transfer r: 0 of 18"
+        assert count in told
+    passes.clear()
+    project.transfer("blobs", train_samples=20_000)
+    assert not passes
 
 
 def test_the_network_that_images_pass_through_is_frozen(project, monkeypatch):

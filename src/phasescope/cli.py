@@ -134,11 +134,12 @@ def _curve(path: Path, tap: str | None) -> None:
     from phasescope.run import open_run
 
     run = open_run(path)
-    names = sorted(found.name for found in (run.root / stage.RESULTS / run.name).glob("*") if found.is_dir())
-    measures = {name: run.measure(name) for name in names if name in ("decode", "probe") or "transfer-" in name}
+    folder = run.root / stage.RESULTS / run.name
+    found = [path.name for what in ("decode", "probe", "transfer-*") for path in sorted(folder.glob(what))]
+    measures = {name: run.measure(name) for name in found}
     if not measures:
-        raise UserError(f"{run.root / stage.RESULTS / run.name} holds no results: run `dvc repro`, or `dvc pull`")
-    layers = [str(layer) for layer in next(iter(measures.values())).layer.values]
+        raise UserError(f"{folder} holds no results: run `dvc repro`, or `dvc pull`")
+    layers = list(dict.fromkeys(str(layer) for measure in measures.values() for layer in measure.layer.values))
     if tap not in (None, *layers):
         raise UserError(f"{path}: {unknown(str(tap), layers, 'tap')}")
     console = wide_console()

@@ -65,7 +65,8 @@ def report(decode: Dataset, tolerance: float = 0.02) -> Report:
     dims = ("layer", "decoder", "seed", "step")
     linear = decode[["optimum_mse", "excess", "test_excess"]].transpose(*dims, ...)
     train, test = linear.excess.values, linear.test_excess.values
-    cells = linear.optimum_mse.notnull().values
+    # Where there are as many features as samples, the least error is zero, and no share of it.
+    cells = (linear.optimum_mse > 0).values
     labels = {dim: linear[dim].values.tolist() for dim in dims}
     beyond = [
         {

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+import xarray as xr
 from rich import box
 from rich.table import Table
 from xarray import DataArray, Dataset
@@ -12,9 +13,11 @@ def curves(measures: Mapping[str, Dataset], layer: str) -> dict[str, DataArray]:
     """What was measured of a layer, (seed, step) each, by what the columns of a table are to be called.
 
     Args:
-        measures: of the run, by name, those that there are of `decode`, `probe` and `transfer-<dataset>`.
+        measures: of the run, by name, those that there are of `decode`, `probe` and `transfer-<dataset>`, each of the
+            steps and layers that it knows.
         layer: the tap.
     """
+    measures = {name: measure for name, measure in measures.items() if layer in measure.layer}
     found: dict[str, DataArray] = {}
     if "decode" in measures:
         losses = measures["decode"].test_mse.sel(layer=layer)
@@ -43,10 +46,11 @@ def table(found: Mapping[str, DataArray]) -> Table:
     shown.add_column("step", justify="right")
     for name in found:
         shown.add_column(name, justify="right", no_wrap=True)
-    columns = [values.transpose("seed", "step") for values in found.values()]
+    # After part of the pipeline ran, not all measures know the same steps and seeds.
+    columns = xr.align(*found.values(), join="outer")
     seeds = columns[0].sizes["seed"]
-    for place, step in enumerate(columns[0].step.values.tolist()):
-        shown.add_row(str(step), *(_number(values.values[:, place]) for values in columns))
+    for step in columns[0].step.values.tolist():
+        shown.add_row(str(step), *(_number(values.sel(step=step).values) for values in columns))
     shown.caption = f"n = {seeds} seed{'s: mean ± standard deviation' if seeds > 1 else ''}"
     return shown
 

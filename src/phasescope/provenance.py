@@ -37,19 +37,38 @@ COMPUTING = ("numpy", "scipy", "scikit-learn", "torch")
 
 @cache
 def code_digest() -> str:
-    """SHA-256 of what all loaded phasescope modules do, and of the versions of what they compute with.
+    """SHA-256 of what the code of this process does, and of the versions of what it computes with.
 
     Comments, docstrings and layout do not count: what a cell holds does not depend on them.
     """
-    sources = {
-        name: Path(file)
-        for name, module in sys.modules.items()
-        if name.split(".")[0] == "phasescope" and (file := getattr(module, "__file__", None))
-    }
+    sources = code()
     digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in COMPUTING).encode())
     for name in sorted(sources):
         digest.update(f"{name} {_meaning(sources[name].read_text(encoding='utf-8'))}".encode())
     return digest.hexdigest()
+
+
+def code() -> dict[str, Path]:
+    """The files of all loaded phasescope modules, and of those that they import when they come to it, by name."""
+    todo = [name for name in sys.modules if name.split(".")[0] == "phasescope"]
+    found: dict[str, Path] = {}
+    while todo:
+        name = todo.pop()
+        file = _file(name)
+        if name in found or file is None:
+            continue
+        found[name] = file
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "phasescope":
+                # What is imported from a package is a module or something inside the package.
+                todo += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def _file(module: str) -> Path | None:
+    """The source of a phasescope module; none for what is no module."""
+    path = Path(__file__).parent.joinpath(*module.split(".")[1:])
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
 
 
 def _meaning(source: str) -> str:

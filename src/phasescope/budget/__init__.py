@@ -162,9 +162,10 @@ def _stages(name: str, run: Run, workers: int) -> Iterator[Stage]:
 def _images(dataset: DatasetSettings, path: Path) -> Images | None:
     """What is known of a dataset before it is prepared, or read from what was prepared."""
     if dataset.source in KNOWN:
-        native, ratio = outputs.NATIVE.get(dataset.source, (None, 0.0))
-        ratio = ratio if dataset.resolution == native else outputs.RESAMPLED
-        return Images(*KNOWN[dataset.source], dataset.resolution, "float16", ratio)
+        native, dtype, ratio = outputs.NATIVE[dataset.source]
+        if dataset.resolution != native:
+            dtype, ratio = "float16", outputs.RESAMPLED
+        return Images(*KNOWN[dataset.source], dataset.resolution, dtype, ratio)
     try:
         read(path, "dataset")
     except StoreError:

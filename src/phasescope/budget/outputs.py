@@ -25,9 +25,17 @@ ACTIVATIONS = {
     "averaged": {"float16": 0.84, "float32": 0.89, "float64": 0.57},
     "rectified": {"float16": 0.57, "float32": 0.55, "float64": 0.32},
 }
-#: Images: height and width that they are read at, and the same there; at other resolutions; and of folders, in uint8.
-NATIVE = {"digits": (8, 0.26), "mnist": (28, 0.15), "cifar10": (32, 0.65), "cifar100": (32, 0.65)}
+#: Images at the height and width that they have: these, the dtype that they are stored in, and the same of it.
+NATIVE = {
+    "digits": (8, "float16", 0.26),
+    "mnist": (28, "uint8", 0.21),
+    "fashion-mnist": (28, "uint8", 0.56),  # as large as the published archives are
+    **dict.fromkeys(("cifar10", "cifar100"), (32, "uint8", 0.95)),
+}
+#: At other heights and widths, in float16; and of folders, in uint8.
 RESAMPLED, PHOTOGRAPHS = 0.8, 0.95
+#: Standardised pixels of uint8 images in float16, of a byte that the images themselves take.
+STANDARDISED = 0.7
 
 
 def dataset(images: Images) -> Store:
@@ -76,7 +84,7 @@ def activations(run: Run) -> Store:
         layer.name: Array(
             (seeds, steps, samples, layer.features),
             dtype,
-            ACTIVATIONS[layer.content][dtype] if layer.content in ACTIVATIONS else run.images.ratio,
+            ACTIVATIONS[layer.content][dtype] if layer.content in ACTIVATIONS else _pixels(run.images),
             cell=2,
         )
         for layer in run.layers
@@ -95,6 +103,11 @@ def activations(run: Run) -> Store:
         },
         fingerprints=seeds * steps * (1 + len(taps)),
     )
+
+
+def _pixels(images: Images) -> float:
+    """Bytes on the disk of a byte of standardised pixels."""
+    return images.ratio * (STANDARDISED if images.dtype == "uint8" else 1.0)
 
 
 def decode(run: Run) -> Store:
@@ -187,7 +200,8 @@ def transfer(run: Run, settings: TransferSettings, target: Images) -> Store:
     return Store(
         {
             **_labels(run, "seed", "step", "layer"),
-            **dict.fromkeys(("label", "classifier"), _texts(labels)),
+            "label": _texts(labels),
+            "classifier": _texts(cells[-1]),
             **dict.fromkeys(("sample", "index"), _counting(test)),
             "class_name": _texts(labels * classes),
             **dict.fromkeys(("accuracy", "train_accuracy"), _measures(*cells)),

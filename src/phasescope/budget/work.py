@@ -1,10 +1,11 @@
 """How much each stage computes for a run, counted, and how long that takes on this machine, from a short benchmark."""
 
 import math
+import operator
 import time
 from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from phasescope.budget.outputs import LABELS
 from phasescope.budget.runs import Images, Layer, Run, kept_of
 from phasescope.compute import Compute
+from phasescope.measures.ridge import RIDGES
 from phasescope.models.zoo import build, place
 from phasescope.params.classifiers import ClassifierSettings
 from phasescope.params.decode import Decoder, DecodeSettings
@@ -30,14 +32,13 @@ RECALIBRATION_IMAGES = 20_000
 LOGISTIC_PASSES = 80
 #: Passes of the sketch over the activations.
 SKETCH_PASSES = 16
-#: Ridges that leave-one-out tries.
-RIDGES = 58
 
 # Seconds on a core of an AMD EPYC, on the default project: a number in `distributions`, and the start of a stage.
 DISTRIBUTION, START = 5e-7, 4.0
 
 
-class Work(NamedTuple):
+@dataclass(frozen=True)
+class Work:
     """Counted operations, of the kinds that take differently long."""
 
     network: float = 0.0  #: floating-point operations of networks, in float32
@@ -47,16 +48,16 @@ class Work(NamedTuple):
     distributed: float = 0.0  #: numbers that distributions are made of
     starts: float = 0.0  #: of a stage
 
-    def __add__(self, other: tuple[float, ...]) -> "Work":  # type: ignore[override]
-        return Work(*(a + b for a, b in zip(self, other, strict=True)))
+    def __add__(self, other: "Work") -> "Work":
+        return Work(*map(operator.add, astuple(self), astuple(other)))
 
     def times(self, count: float) -> "Work":
         """The same so many times."""
-        return Work(*(count * each for each in self))
+        return Work(*(count * each for each in astuple(self)))
 
     def hours(self, seconds: "Work") -> float:
         """Hours that it takes, from the seconds that one operation of each kind does."""
-        return sum(a * b for a, b in zip(self, seconds, strict=True)) / 3600
+        return sum(map(operator.mul, astuple(self), astuple(seconds))) / 3600
 
 
 def measured(compute: Compute) -> Work:
@@ -148,10 +149,13 @@ def distributions(run: Run, workers: int) -> Work:
 
 
 def transfer(run: Run, settings: TransferSettings, target: Images, workers: int) -> Work:
-    """The target's images pass through every checkpoint, and classifiers are fitted to each layer and label."""
-    operations, calls = _passes(run)
+    """Other images than the run's own pass through every checkpoint; classifiers are fitted to each layer and label."""
     train, test = kept_of(target, settings)
-    passes = Work(operations * (train + test), calls * (train + test) / 256).times(run.seeds * run.steps)
+    passes = Work()
+    if settings.dataset != run.settings.dataset:
+        operations, calls = _passes(run)
+        through = Work(operations * (train + test), calls * (train + test) / 256).times(run.steps)
+        passes = _side_by_side(through, run.seeds, workers)
     classes = [LABELS.get(label, target.classes) for label in settings.labels]
     done = passes + Work(starts=1)
     for layer in run.layers:
@@ -193,7 +197,7 @@ def _ridge(samples: int, tests: int, features: int, targets: int, settings: Ridg
         products = 2.0 * samples * features * order * SKETCH_PASSES
     products += 2 * order**2 * longer + 2 * (samples + tests) * features * targets + 2 * order * features * targets
     if settings.selection == "loo":
-        products += 2 * samples * order * targets * RIDGES
+        products += 2 * samples * order * targets * (len(RIDGES) + 1)
     return Work(matrices=products, spectra=order**3)
 
 

@@ -105,8 +105,9 @@ def probes(results: Mapping[str, Results]) -> Drawing:
             cells = result.probe.sel(layer=layer, classifier=classifier)
             colour = {"color": looks[layer]["color"]}
             look = looks[layer] if classifier == first else thin[classifier] | colour
-            names = named(run, layer, "shuffled accuracy", classifier=classifier)
-            Curve.of(cells.shuffled_accuracy).draw(axes, rows, names, **_SHUFFLED | colour)
+            if classifier == "ridge":  # of no other are there shuffled labels
+                names = named(run, layer, "shuffled accuracy", classifier=classifier)
+                Curve.of(cells.shuffled_accuracy).draw(axes, rows, names, **_SHUFFLED | colour)
             names = named(run, layer, "probe accuracy", classifier=classifier)
             Curve.of(cells.accuracy).draw(axes, rows, names, **look)
         network = Curve.of(result.probe.network_accuracy)
@@ -122,8 +123,9 @@ def probes(results: Mapping[str, Results]) -> Drawing:
         *handles,
         *(Line2D([], [], **look, label=f"{other} (thin)") for other, look in thin.items()),
         Line2D([], [], **BASELINE, label="pixels"),
-        Line2D([], [], **_SHUFFLED, label="shuffled labels"),
     ]
+    if any("ridge" in result.probe.classifier for result in results.values()):
+        handles.append(Line2D([], [], **_SHUFFLED, label="shuffled labels"))
     legend(figure, handles)
     return Drawing("probes", figure, rows)
 

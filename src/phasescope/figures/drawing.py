@@ -31,8 +31,8 @@ class Results:
     #: ``test_mse`` (seed, step, layer, decoder), NaN where a decoder was not asked for, and ``baseline_mse`` ();
     #: of runs with trained decoders also ``excess`` (seed, step, layer, decoder) and ``epoch_mse`` (…, epoch).
     decode: Dataset
-    #: ``accuracy``, ``shuffled_accuracy`` (seed, step, layer, classifier), ``network_accuracy`` (seed, step) and
-    #: ``pixel_accuracy`` (classifier).
+    #: ``accuracy`` (seed, step, layer, classifier), ``network_accuracy`` (seed, step) and ``pixel_accuracy``
+    #: (classifier); where ridge is among the classifiers, ``shuffled_accuracy`` (seed, step, layer, classifier) too.
     probe: Dataset
     #: What `phasescope.phases.phases` returns: numbers by layer.
     phases: Mapping[str, Mapping[str, Any]]

@@ -103,12 +103,13 @@ def measure(
     pieces = [
         (tap, cells[first : first + length]) for tap, cells in missing.items() for first in range(0, len(cells), length)
     ]
-    with Progress([f"{name} {run.name}"], max(number, 1)) as progress:
-        items = [(run.name, run.root, known, name, function, settings, cache, threads, *piece) for piece in pieces]
-        done = map_in_processes(measure_cells, items, workers, Pieces(progress, len(items))) if items else []
-    for (tap, cells), results in zip(pieces, done, strict=True):
-        for (seed, step, _), part in zip(cells, results, strict=True):
-            parts[seed, step, run.taps.index(tap)] = part
+    if pieces:
+        with Progress([f"{name} {run.name}"], number) as progress:
+            items = [(run.name, run.root, known, name, function, settings, cache, threads, *piece) for piece in pieces]
+            done = map_in_processes(measure_cells, items, workers, Pieces(progress, len(items)))
+        for (tap, cells), results in zip(pieces, done, strict=True):
+            for (seed, step, _), part in zip(cells, results, strict=True):
+                parts[seed, step, run.taps.index(tap)] = part
     tell_computed(f"{name} {run.name}", number, asked)
     return assembled(run, name, parts, keys, ("seed", "step", "layer"))
 
@@ -210,7 +211,7 @@ def _shared(run: StoredRun, name: str, settings: Section) -> str:
 def _address(run: StoredRun, tap: str, seed: int, step: int) -> list[Any]:
     """What tells a cell's activations from any others."""
     activations = run.recorded[tap]
-    return [run.shard_digest(tap, seed, step), str(activations.dtype), activations.shape[-1]]
+    return [run.shard_digest(tap, seed, step), str(activations.dtype), list(activations.attrs["feature_shape"])]
 
 
 def measure_inputs(run: StoredRun, name: str, function: Function[S], settings: S, cache: CellCache) -> xr.Dataset:
@@ -227,7 +228,7 @@ def measure_inputs(run: StoredRun, name: str, function: Function[S], settings: S
     return known
 
 
-def combine(measured: Mapping[str, Measured], dim: str) -> Measured:
+def combine(measured: Mapping[Any, Measured], dim: str) -> Measured:
     """Several measures of the same cells as one, on (seed, step, layer, `dim`), by their names along `dim`.
 
     What one of them does not have is NaN there.

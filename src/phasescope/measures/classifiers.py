@@ -58,12 +58,14 @@ def logistic(train: np.ndarray, test: np.ndarray, task: Task, settings: Classifi
     inputs = train - mean
     scale = np.sqrt(np.square(inputs).mean()) or 1.0
     inputs /= scale
-    model = LogisticRegression(C=1 / (settings.penalty * len(train)), tol=TOLERANCE, max_iter=ITERATIONS)
+    # For two classes scikit-learn fits the difference of their vectors, whose square is twice that of the two.
+    penalty = settings.penalty / (2 if len(present) == 2 else 1)
+    model = LogisticRegression(C=1 / (penalty * len(train)), tol=TOLERANCE, max_iter=ITERATIONS)
     model.fit(inputs, task.labels)
     # For two classes one vector stands for both.
     columns = present[-len(model.coef_) :]
     residuals = model.predict_proba(inputs)[:, -len(columns) :] - (task.labels[:, None] == columns)
-    gradient = residuals.T @ inputs / len(train) + settings.penalty * model.coef_
+    gradient = residuals.T @ inputs / len(train) + penalty * model.coef_
     guesses = [model.predict(part) for part in (inputs, (test - mean) / scale)]
     return Fit(guesses[0], guesses[1], gradient=float(np.abs(gradient).max()))
 
@@ -110,7 +112,6 @@ def settings_of(classifier: Classifier, settings: S) -> S:
         "logistic": {"penalty"},
         "sgd": {"epochs", "learning_rate", "momentum", "batch_size"},
     }[classifier]
-    fields = type(settings).model_fields
-    others = {*ClassifierSettings.model_fields, "shuffles"} & fields.keys() - mine
-    defaults = {name: fields[name].default for name in others}
-    return settings.model_copy(update={**defaults, "classifiers": [classifier]})
+    fields = set(type(settings).model_fields)
+    common = fields - {*ClassifierSettings.model_fields, "shuffles"}
+    return settings.only(mine | common, classifiers=[classifier])

@@ -1,6 +1,6 @@
 """Reconstruction of inputs from activations: the test error of a decoder (Rec, learning-phases paper)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import numpy as np
 import xarray as xr
@@ -96,13 +96,12 @@ def with_distance(result: xr.Dataset) -> xr.Dataset:
 def settings_of(decoder: Decoder, settings: DecodeSettings) -> DecodeSettings:
     """The settings with those of all other decoders at their defaults, so that these do not tell cells apart."""
     fields = DecodeSettings.model_fields
-    mine = {
+    mine: Set[str] = {
         "linear": RidgeSettings.model_fields.keys(),
         "linear-adam": fields.keys() - {"selection", "solver", "rank", "width"},
         "deconvolution": fields.keys() - RidgeSettings.model_fields.keys(),
     }[decoder]
-    defaults = {name: fields[name].default for name in fields.keys() - mine}
-    return settings.model_copy(update={**defaults, "decoders": [decoder], "trained_taps": None})
+    return settings.only(mine, decoders=[decoder], trained_taps=None)
 
 
 def _decode(
@@ -112,7 +111,7 @@ def _decode(
     variables: dict[str, Variable],
     coords: dict[str, np.ndarray] | None = None,
 ) -> xr.Dataset:
-    baseline = samples.targets.baseline
+    baseline = samples.baseline
 
     def measure(cell: np.ndarray) -> dict[str, np.ndarray | float]:
         result = decoder(cell)

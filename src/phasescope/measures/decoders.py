@@ -77,9 +77,10 @@ def deconvolution(shape: tuple[int, ...], image: tuple[int, int, int], width: fl
     maps = (1, 1) if flat else shape[1:]
     doublings = round(math.log2(rows / maps[0])) if len(maps) == 2 else 0
     if doublings < 1 or (maps[0] << doublings, maps[1] << doublings) != (rows, columns):
+        mend = "set the dataset's resolution to a power of two" if flat else "pool the tap to a power of two"
         raise UserError(
             f"the decoder deconvolution doubles maps until they are the image, and {'×'.join(map(str, maps))} never "
-            f"become {rows}×{columns}: pool the tap to a power of two, or leave it out of decode.trained_taps"
+            f"become {rows}×{columns}: {mend}, or leave it out of decode.trained_taps"
         )
     hidden = [max(1, round((CHANNELS << place) * width)) for place in reversed(range(doublings - 1))]
     if flat:

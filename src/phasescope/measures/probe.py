@@ -18,6 +18,8 @@ RIDGE = {
     "shuffled_accuracy": Variable("test accuracy of a probe fitted to shuffled labels"),
     "ridge": Variable("ridge chosen on training samples", "activation^2"),
 }
+PIXELS = Variable("test accuracy of the same probe on raw pixels")
+MAJORITY = Variable("test accuracy of naming the most frequent class")
 LOGISTIC = {"gradient": Variable("largest derivative of the loss where logistic regression stopped")}
 
 

@@ -40,7 +40,6 @@ class Targets:
     train: np.ndarray  #: (training sample, axis) float64
     test: np.ndarray  #: (test sample, axis) float64
     outside: np.ndarray  #: (test sample,) squared length outside the axes, summed over pixels
-    baseline: np.ndarray  #: (test sample,) squared distance from the mean training input, mean over pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,19 +58,26 @@ class Samples:
         return ~self.train
 
     @cached_property
+    def mean(self) -> np.ndarray:
+        """The mean training input, (pixel,)."""
+        return np.asarray(self.inputs[self.train].mean(axis=0, dtype=np.float64))
+
+    @cached_property
+    def baseline(self) -> np.ndarray:
+        """Squared distance of the test inputs from the mean training input, mean over pixels, (test sample,)."""
+        return np.asarray(np.square(self.inputs[self.test] - self.mean).mean(axis=1))
+
+    @cached_property
     def targets(self) -> Targets:
         """What decoders predict: exact to the float32 rounding of the inputs, and made once."""
         train, test = self.inputs[self.train], self.inputs[self.test]
         if min(train.shape) <= ROTATION_LIMIT:
             axes = factorise(train, exact_limit=ROTATION_LIMIT)
-            mean = axes.mean
             rotated_train, rotated_test = axes.project(train), axes.project(test)
         else:
-            mean = train.mean(axis=0, dtype=np.float64)
-            rotated_train, rotated_test = train - mean, test - mean
-        distance = np.square(test - mean).sum(axis=1)
-        outside = np.maximum(distance - np.square(rotated_test).sum(axis=1), 0.0)
-        return Targets(rotated_train, rotated_test, outside, distance / self.inputs.shape[1])
+            rotated_train, rotated_test = train - self.mean, test - self.mean
+        outside = np.maximum(self.baseline * self.inputs.shape[1] - np.square(rotated_test).sum(axis=1), 0.0)
+        return Targets(rotated_train, rotated_test, outside)
 
 
 def over_cells(

@@ -1,6 +1,7 @@
 """What all sections of the settings share."""
 
-from typing import Annotated, Any
+from collections.abc import Set
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -25,3 +26,10 @@ class Section(BaseModel):
     """A group of settings: unknown keys, wrong types and infinities are rejected, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def only(self, wanted: Set[str], **changes: Any) -> Self:
+        """The same with all settings at their defaults but for those that are wanted, or are changed."""
+        fields = type(self).model_fields
+        defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
+        unwanted = {name: defaults[name] for name in fields.keys() - wanted}
+        return self.model_copy(update={**unwanted, **changes})

@@ -26,4 +26,4 @@ class DecodeSettings(RidgeSettings):
     #: deconvolution: factor on the channels of the decoder's maps, for small machines; 1 is the paper's.
     width: Annotated[float, Field(gt=0, le=16)] = 1.0
     #: Taps that those that are trained decode from (none: all of the run).
-    trained_taps: list[str] | None = None
+    trained_taps: Annotated[list[str], Field(min_length=1), EACH_ONCE] | None = None

@@ -17,7 +17,7 @@ class FiguresSettings(Section):
     #: The tap of Figures 1, 6 and 7 (the first of these that a run has).
     headline: list[str] = ["logits", "predense", "softmax"]
     #: Steps shown as columns of Figure 4 (the nearest kept ones), spread evenly over the run if none are given.
-    columns: list[Annotated[int, Field(ge=0)]] | None = None
+    columns: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
     #: The tap whose features Figure 4 shows.
     features: str = "predense"
 
