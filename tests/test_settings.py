@@ -460,7 +460,7 @@ def test_taps_that_decoders_are_trained_at_are_kept_and_fit(mistakes, params):
     assert len(told) == 3
     for empty in ("decode: {trained_taps: []}", "figures: {columns: []}"):
         (told,) = mistakes(BARE + empty)
-        assert "at least 1" in told
+        assert "expected 1 or more entries" in told
     assert mistakes(BARE + "probe: {classifiers: [svm]}") == [
         "probe.classifiers[0]: unknown value 'svm'; known: ridge, logistic, sgd"
     ]
