@@ -34,10 +34,8 @@ def test_a_value_that_is_not_allowed_is_named_on_one_line(field, value, allowed,
     given = [GOOD[field], value, GOOD[field]] if many else value
     with pytest.raises(UserError) as raised:
         FeatureStrength(**{**GOOD, field: given})
-    assert str(raised.value) in (
-        f"theory: {field} is {value}; it must be {allowed}",
-        f"theory: {field} is {float(value)}; it must be {allowed}",
-    )
+    shown = np.asarray(given).flat[1 if many else 0]
+    assert str(raised.value) == f"theory: {field} is {shown}; it must be {allowed}"
 
 
 @pytest.mark.parametrize("value", ["ten", None, True, [1, "two"]])
