@@ -12,9 +12,9 @@ import time
 import numpy as np
 
 from phasescope.schedule import checkpoint_steps
-from phasescope.theory import recursion
-from phasescope.theory.model import FeatureStrength
-from phasescope.theory.sweep import sweep
+from phasescope.theory.feature_strength import recursion
+from phasescope.theory.feature_strength.model import FeatureStrength
+from phasescope.theory.feature_strength.sweep import sweep
 
 EXPONENTS = (10, 16, 20, 30, 40)
 #: Of the comparison with the plain recursion, which takes time in proportion.

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from phasescope.theory import clock, extrema, leap, reconstruction, recursion, tables
-from phasescope.theory.model import FeatureStrength
+from phasescope.theory.feature_strength import clock, extrema, leap, reconstruction, recursion, tables
+from phasescope.theory.feature_strength.model import FeatureStrength
 
 
 def test_the_table_of_the_clock():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from phasescope.theory import descent, reconstruction, recursion
-from phasescope.theory.model import FeatureStrength, samples
+from phasescope.theory.feature_strength import descent, reconstruction, recursion
+from phasescope.theory.feature_strength.model import FeatureStrength, samples
 
 #: (l, d, k, λ) and the last step of the parameter sets at which the reduction was checked first.
 SETS = [

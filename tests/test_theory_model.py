@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from phasescope.errors import UserError
-from phasescope.theory import descent, leap, recursion
-from phasescope.theory.model import FeatureStrength, samples
-from phasescope.theory.sweep import sweep
+from phasescope.theory.feature_strength import descent, leap, recursion
+from phasescope.theory.feature_strength.model import FeatureStrength, samples
+from phasescope.theory.feature_strength.sweep import sweep
 
 GOOD = {"outputs": 10, "strength": 2.0, "inputs": 100, "learning_rate": 0.1}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from phasescope.theory import extrema, lines, reconstruction, tables
+from phasescope.theory.feature_strength import extrema, lines, reconstruction, tables
 
 #: (l, k), also those at which differences are small or terms are large.
 PAIRS = [(2, 2.0), (3, 2.0), (10, 1.01), (10, 2.0), (10, 5.0), (20, 3.0), (50, 2.0), (100, 10.0), (1000, 1.5)]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from phasescope.theory import lines, reconstruction, recursion, statements
-from phasescope.theory.model import FeatureStrength
+from phasescope.theory.feature_strength import lines, reconstruction, recursion, statements
+from phasescope.theory.feature_strength.model import FeatureStrength
 
 OUTPUTS = np.array([2, 3, 5, 10, 30, 100, 1000, 10_000.0])[:, None, None]
 STRENGTHS = np.array([1.001, 1.1, 1.3, 1.5, 2, 3, 5, 6, 10, 100.0])[:, None]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from phasescope.schedule import checkpoint_steps
-from phasescope.theory import reconstruction, recursion, statements
-from phasescope.theory.model import FeatureStrength
-from phasescope.theory.sweep import sweep
+from phasescope.theory.feature_strength import reconstruction, recursion, statements
+from phasescope.theory.feature_strength.model import FeatureStrength
+from phasescope.theory.feature_strength.sweep import sweep
 
 
 def drawn(count):

@@ -2,17 +2,17 @@
 
 After `PLAIN` steps of the plain recursion steps have become small, at whatever learning rate: where one is steep,
 |h'| > ε, the gap is past it after about ln(l)/ε steps. So the number of steps between two gaps is an integral
-(`phasescope.theory.clock`), with an error of the order of h'⁴ a step, which is inverted here for the steps asked for.
+(`clock`), with an error of the order of h'⁴ a step, which is inverted here for the steps asked for.
 Tests hold it to the plain recursion; see docs/theory.md for how far the two are apart.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from phasescope.theory.clock import pace, panel, panel_length
-from phasescope.theory.model import Array, FeatureStrength, increasing_steps
-from phasescope.theory.recursion import gaps as plain_gaps
-from phasescope.theory.recursion import rate, scale
+from phasescope.theory.feature_strength.clock import pace, panel, panel_length
+from phasescope.theory.feature_strength.model import Array, FeatureStrength, increasing_steps
+from phasescope.theory.feature_strength.recursion import gaps as plain_gaps
+from phasescope.theory.feature_strength.recursion import rate, scale
 
 #: Steps of the plain recursion before the clock is trusted.
 PLAIN = 1024
@@ -21,7 +21,7 @@ NEWTON = 6
 
 
 def gaps(model: FeatureStrength, steps: ArrayLike) -> Array:
-    """Δ at the given steps as `phasescope.theory.recursion.gaps` has it, (*model.shape, step) float64.
+    """Δ at the given steps as `phasescope.theory.feature_strength.recursion.gaps` has it, (*model.shape, step) float64.
 
     Steps may go to 2^62: beyond the first 1,024 the work grows with their logarithm.
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from phasescope.theory.model import Array, Numbers, floats
-from phasescope.theory.reconstruction import advantage
-from phasescope.theory.recursion import probabilities
+from phasescope.theory.feature_strength.model import Array, Numbers, floats
+from phasescope.theory.feature_strength.reconstruction import advantage
+from phasescope.theory.feature_strength.recursion import probabilities
 
 
 class Line(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from xarray import Dataset
 
-from phasescope.theory import clock, extrema, reconstruction
+from phasescope.theory.feature_strength import clock, extrema, reconstruction
 
 OUTPUTS = (10, 100, 1000)
 STRENGTHS = (2.0, 3.0, 5.0)
@@ -32,7 +32,7 @@ def shape(outputs: Sequence[int] = OUTPUTS, strengths: Sequence[float] = STRENGT
 
 
 def times(outputs: Sequence[int] = OUTPUTS, strengths: Sequence[float] = STRENGTHS, growth: float = 2.0) -> Dataset:
-    """λ d t of the flow, on (strength, outputs): the fields of `phasescope.theory.clock.Milestones`; NaN for never."""
+    """λ d t of the flow, on (strength, outputs): the fields of `clock.Milestones`; NaN for never."""
     found = clock.milestones(np.asarray(outputs), np.asarray(strengths)[:, None], growth)
     return _table(found._asdict(), outputs, strengths)
 

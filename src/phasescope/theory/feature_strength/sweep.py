@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike
 from xarray import Dataset
 
 from phasescope.errors import UserError
-from phasescope.theory import reconstruction
-from phasescope.theory.leap import gaps
-from phasescope.theory.model import FeatureStrength, increasing_steps
+from phasescope.theory.feature_strength import reconstruction
+from phasescope.theory.feature_strength.leap import gaps
+from phasescope.theory.feature_strength.model import FeatureStrength, increasing_steps
 
 
 def sweep(

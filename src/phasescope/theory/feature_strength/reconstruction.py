@@ -12,7 +12,7 @@ where the regression on the four groups of samples loses its digits.
 
 import numpy as np
 
-from phasescope.theory.model import Array, Numbers, floats
+from phasescope.theory.feature_strength.model import Array, Numbers, floats
 
 
 def advantage(gap: Numbers, outputs: Numbers, strength: Numbers) -> Array:
@@ -76,7 +76,7 @@ def optimal(gap: Numbers, outputs: Numbers, strength: Numbers, noise: float = 0.
 def paper(gap: Numbers, outputs: Numbers, strength: Numbers) -> Array:
     """R of the paper's decoder g_j, the line through (p_k, 0) and (q_k, k), with the weights of Eq. 13 corrected.
 
-    At Δ = 0 it is the constant (1 + k)/(2l) (Eq. 15 corrected), hence `initial`. `phasescope.theory.lines` has the
+    At Δ = 0 it is the constant (1 + k)/(2l) (Eq. 15 corrected), hence `initial`. `lines` has the
     weights that are printed.
     """
     gap, outputs, strength = floats(gap, outputs, strength)

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from phasescope.theory.model import Array, FeatureStrength, Numbers, floats
-from phasescope.theory.reconstruction import final, floor
+from phasescope.theory.feature_strength.model import Array, FeatureStrength, Numbers, floats
+from phasescope.theory.feature_strength.reconstruction import final, floor
 
 
 class Bounds(NamedTuple):

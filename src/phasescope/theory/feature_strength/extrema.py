@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from phasescope.theory.model import Array, Numbers, floats
-from phasescope.theory.reconstruction import contrast, final, floor, optimal
-from phasescope.theory.recursion import missing
+from phasescope.theory.feature_strength.model import Array, Numbers, floats
+from phasescope.theory.feature_strength.reconstruction import contrast, final, floor, optimal
+from phasescope.theory.feature_strength.recursion import missing
 
 #: Halvings of an interval, after which a float64 has no more digits to gain from them.
 HALVINGS = 80

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from phasescope.theory.model import Array, FeatureStrength, Numbers, floats, increasing_steps
+from phasescope.theory.feature_strength.model import Array, FeatureStrength, Numbers, floats, increasing_steps
 
 
 class Probabilities(NamedTuple):
@@ -78,7 +78,7 @@ def scale(model: FeatureStrength) -> Array:
 def gaps(model: FeatureStrength, steps: ArrayLike) -> Array:
     """Δ at the given steps by the plain recursion, (*model.shape, step) float64.
 
-    Takes every step up to the last; `phasescope.theory.leap.gaps` gives the same in far less time where there are many.
+    Takes every step up to the last; `leap.gaps` gives the same in far less time where there are many.
 
     Raises:
         UserError: unless the steps are whole, not negative and increasing.
