@@ -36,7 +36,14 @@ def modules(folder):
 
 
 def test_every_picture_and_page_that_is_linked_is_there():
-    for document in ("README.md", "docs/settings.md", "docs/sharing.md", "docs/log.md", "CONTRIBUTING.md"):
+    for document in (
+        "README.md",
+        "docs/settings.md",
+        "docs/sharing.md",
+        "docs/log.md",
+        "docs/theory.md",
+        "CONTRIBUTING.md",
+    ):
         for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", (ROOT / document).read_text()):
             assert ((ROOT / document).parent / target).exists(), (document, target)
 
