@@ -1,4 +1,4 @@
-"""What tests share: a small project whose stages have all run, and the option --slow."""
+"""What tests share: settings and their mistakes, a small project whose stages have all run, and the option --slow."""
 
 import os
 import shutil
@@ -12,11 +12,14 @@ import pytest
 from filelock import FileLock
 
 import projects
+from phasescope.errors import UserError
 from phasescope.params.settings import read, shares
 from phasescope.store.commit import write_file
 from phasescope.store.manifest import canonical
 
 ROOT = Path(__file__).parents[1]
+
+pytest.register_assert_rewrite("loading")  # what fails in its checks is told with its values
 
 # No test reports to anyone, asks for a GPU by itself, or depends on where and how the tests are run.
 for name in [name for name in os.environ if name.startswith("PHASESCOPE_") and name != "PHASESCOPE_DATA"]:
@@ -42,6 +45,16 @@ phases: {resamples: 20}
 figures: {formats: [png], dpi: 40}
 """
 
+# The fewest settings that there can be.
+BARE = """\
+datasets:
+  digits: {source: digits}
+runs:
+  small:
+    dataset: digits
+    model: {name: vgg8}
+"""
+
 PER_RUN = ("train", "activations", "decode", "probe", "distributions")
 STAGES = [
     ("resolve",),
@@ -62,6 +75,40 @@ for line in sys.stdin:
         if end.code:
             sys.exit(f"{line.strip()} ended with {end.code}")
 """
+
+
+def changed(old: str, new: str) -> str:
+    """PARAMS with a piece replaced that is there once."""
+    assert PARAMS.count(old) == 1
+    return PARAMS.replace(old, new)
+
+
+@pytest.fixture
+def params(tmp_path) -> Callable[[str | bytes], Path]:
+    """Writes a params.yaml, and gives its path."""
+
+    def write(text: str | bytes) -> Path:
+        path = tmp_path / "params.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def mistakes(params) -> Callable[[str | bytes], list[str]]:
+    """The lines that `resolve` says of a params.yaml, without the file's name."""
+    from phasescope.resolve import resolve  # imports torch, which must find the environment above
+
+    def told(text: str | bytes) -> list[str]:
+        path = params(text)
+        with pytest.raises(UserError) as caught:
+            resolve(path)
+        lines = str(caught.value).split("\n")
+        assert all(line.startswith(f"{path}: ") for line in lines)
+        return [line.removeprefix(f"{path}: ") for line in lines]
+
+    return told
 
 
 @dataclass

@@ -136,9 +136,10 @@ def test_comments_and_docstrings_do_not_count_as_code():
     assert meaning("def f(x):\n    return x\n") != meaning("def f(x):\n    return -x\n")
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "stages").glob("*.py")), ids=lambda script: script.stem)
-def test_all_code_of_a_stage_counts_also_what_it_imports_late(script):
+@pytest.mark.parametrize("stage", ["train", "decode", "probe", "transfer"])
+def test_all_code_of_a_stage_counts_also_what_it_imports_late(stage):
     """A decoder that is imported when it is needed, and was edited, must not be served from the cache."""
+    script = ROOT / "stages" / f"{stage}.py"
     told = subprocess.run(
         [
             *(sys.executable, "-c"),

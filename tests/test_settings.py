@@ -1,60 +1,16 @@
-"""The settings: how params.yaml is read, merged, checked and cut into each stage's share."""
+"""The settings: how params.yaml is read, merged and cut into each stage's share."""
 
 import json
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from conftest import PARAMS, ROOT
-from phasescope.errors import UserError
+from conftest import BARE, PARAMS, ROOT, changed
 from phasescope.params.settings import FORBIDDEN, Settings, read, shares
 from phasescope.resolve import resolve
 from phasescope.store.manifest import canonical
-
-BARE = """\
-datasets:
-  digits: {source: digits}
-runs:
-  small:
-    dataset: digits
-    model: {name: vgg8}
-"""
-
-
-@pytest.fixture
-def params(tmp_path):
-    """Writes a params.yaml, and gives its path."""
-
-    def write(text: str | bytes) -> Path:
-        path = tmp_path / "params.yaml"
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
-
-    return write
-
-
-@pytest.fixture
-def mistakes(params):
-    """The lines that `resolve` says of a params.yaml, without the file's name."""
-
-    def told(text: str | bytes) -> list[str]:
-        path = params(text)
-        with pytest.raises(UserError) as caught:
-            resolve(path)
-        lines = str(caught.value).split("\n")
-        assert all(line.startswith(f"{path}: ") for line in lines)
-        return [line.removeprefix(f"{path}: ") for line in lines]
-
-    return told
-
-
-def changed(old: str, new: str) -> str:
-    assert PARAMS.count(old) == 1
-    return PARAMS.replace(old, new)
-
 
 # --- reading and merging
 
@@ -105,6 +61,19 @@ def test_a_tap_may_be_a_name_or_a_group(params):
     assert [(tap.name, tap.pool) for tap in taps] == [("logits", None), ("conv-2", 2), ("blocks.0.1", None)]
 
 
+def test_windows_line_ends_and_a_byte_order_mark_are_read(params):
+    assert read(params(BARE.replace("\n", "\r\n").encode("utf-8-sig"))) == read(params(BARE))
+
+
+def test_reading_changes_nothing_in_what_was_read(params):
+    path = params(PARAMS)
+    before = path.read_bytes()
+    files = shares(resolve(path))
+    assert shares(resolve(path)) == files
+    assert path.read_bytes() == before
+    assert json.loads(json.dumps(files)) == files
+
+
 # --- each stage's share
 
 
@@ -148,6 +117,13 @@ def test_a_new_run_leaves_the_others_alone(params):
 def test_the_order_of_the_runs_is_kept(params):
     files = shares(read(params(PARAMS)))
     assert files["phases.json"]["runs"] == files["figures.json"]["runs"] == ["small", "flat"]
+
+
+def test_figures_know_the_datasets_of_the_runs_and_where_they_are_transferred_to(params):
+    text = PARAMS + "transfer: {ink: {run: flat, dataset: digits, labels: [ink]}}\n"
+    share = shares(resolve(params(text)))["figures.json"]
+    assert share["datasets"] == {"small": "digits", "flat": "digits"}
+    assert share["transfers"] == {"small": [], "flat": ["digits"]}
 
 
 def test_the_configs_in_the_repository_are_those_of_its_params():
@@ -201,337 +177,3 @@ def test_names_that_dvc_drops_are_refused(mistakes, old, new, where, name):
     told = mistakes(changed(old, new.replace("NAME", name)))
     expected = "DVC does not track parameters named size or nfiles; choose another name"
     assert f"{where.replace('NAME', name)}: {expected}" in told
-
-
-# --- mistakes, each in one line
-
-TRAIN_KEYS = "batch_size, iterations, learning_rate, loss, momentum, seeds, weight_decay"
-TOP_KEYS = "activations, datasets, decode, distributions, figures, phases, probe, runs, train, transfer"
-RUN_KEYS = "activations, dataset, decode, distributions, model, probe, train"
-NETWORKS = "f0, vgg8, vgg11, vgg13, vgg16, resnet10"
-SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder"
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "line"),
-    [
-        ("train: {", "trian: {", f"trian: unknown key 'trian'; did you mean 'train'? known: {TOP_KEYS}"),
-        ("{seeds", "{seeeds", f"train.seeeds: unknown key 'seeeds'; did you mean 'seeds'? known: {TRAIN_KEYS}"),
-        ("{name: f0}", "{name: f0}\n    zzz: 1", f"runs.flat.zzz: unknown key 'zzz'; known: {RUN_KEYS}"),
-        (
-            "{name: f0}",
-            "{name: f0}\n    train: {learning-rate: 1}",
-            "runs.flat.train.learning-rate: unknown key 'learning-rate'; did you mean 'learning_rate'? "
-            f"known: {TRAIN_KEYS}",
-        ),
-        (
-            "width: 0.05",
-            "widht: 1",
-            "runs.small.model.widht: unknown key 'widht'; did you mean 'width'? known: name, width",
-        ),
-        (
-            "dataset: digits\n    model: {name: f0}",
-            "dataset: digit\n    model: {name: f0}",
-            "runs.flat.dataset: unknown dataset 'digit'; did you mean 'digits'? known: digits",
-        ),
-        ("name: f0", "name: vg8", f"runs.flat.model.name: unknown value 'vg8'; did you mean 'vgg8'? known: {NETWORKS}"),
-        ("name: f0", "name: 8", f"runs.flat.model.name: unknown value '8'; known: {NETWORKS}"),
-        (
-            "source: digits",
-            "source: minst",
-            f"datasets.digits.source: unknown value 'minst'; did you mean 'mnist'? known: {SOURCES}",
-        ),
-        (
-            "source: digits, resolution: 8",
-            "source: image-folder",
-            "datasets.digits: `folder` is needed for the source image-folder, and for no other; "
-            "got {'source': 'image-folder'}",
-        ),
-        (
-            "model: {name: f0}",
-            "model: f0",
-            "runs.flat.model: expected a group of settings (name, width), got the text 'f0'",
-        ),
-        ("    model: {name: f0}\n", "", "runs.flat.model: is missing"),
-        (
-            "name: f0",
-            "name: f0, width: 0.5",
-            "runs.flat.model.width: f0 has no hidden layer whose width could change: leave it at 1; got 0.5",
-        ),
-        ("width: 0.05", "width: 0", "runs.small.model.width: expected a number above 0, got 0"),
-        ("batch_size: 32", "batch_size: 0", "train.batch_size: expected a number of at least 1, got 0"),
-        ("iterations: 16", "iterations: 0", "train.iterations: expected a number of at least 1, got 0"),
-        ("iterations: 16", "iterations: 1.5", "train.iterations: expected a whole number, got 1.5"),
-        ("iterations: 16", "iterations: 1e3", "train.iterations: expected a whole number, got 1000.0; write 1000"),
-        (
-            "iterations: 16",
-            f"iterations: {10**12}",
-            "train.iterations: expected a number of at most 10000000, got 1000000000000",
-        ),
-        ("seeds: [0, 1]", "seeds: []", "train.seeds: expected 1 or more entries, got []"),
-        ("seeds: [0, 1]", "seeds: [0, 0]", "train.seeds: 0 is listed twice; got [0, 0]"),
-        ("seeds: [0, 1]", "seeds: [0, -1]", "train.seeds[1]: expected a number of at least 0, got -1"),
-        ("seeds: [0, 1]", 'seeds: "0"', "train.seeds: expected a list, got the text '0'; write [0]"),
-        ("seeds: [0, 1]", 'seeds: ["0"]', "train.seeds[0]: expected a whole number, got the text '0'"),
-        (
-            "taps: [logits, predense]",
-            "taps: logits",
-            "activations.taps: expected a list, got the text 'logits'; write [logits]",
-        ),
-        (
-            "taps: [logits, predense]",
-            "taps: [logits, logits]",
-            "activations.taps: a tap is listed twice; got ['logits', 'logits']",
-        ),
-        (
-            "taps: [logits, predense]",
-            "taps: [{name: logits, pool: 0}]",
-            "activations.taps[0].pool: expected a number of at least 1, got 0",
-        ),
-        ("dpi: 40", "dpi: high", "figures.dpi: expected a whole number, got the text 'high'"),
-        (
-            "formats: [png]",
-            "formats: [pgn]",
-            "figures.formats[0]: unknown value 'pgn'; did you mean 'png'? known: svg, png, pdf",
-        ),
-        (
-            "figures: {formats: [png], dpi: 40}",
-            "figures: 3",
-            "figures: expected a group of settings (columns, dpi, features, formats, headline, sets), got 3",
-        ),
-        ("resamples: 20", "confidence: 95", "phases.confidence: expected a number below 1, got 95"),
-    ],
-)
-def test_a_mistake_is_told_by_path_value_and_what_is_allowed(mistakes, old, new, line):
-    assert mistakes(changed(old, new)) == [line]
-
-
-@pytest.mark.parametrize(
-    ("value", "explanation"),
-    [
-        ("-1", "expected a number above 0, got -1"),
-        ("0", "expected a number above 0, got 0"),
-        (".inf", "expected a finite number, got inf"),
-        (".nan", "expected a finite number, got nan"),
-        ("1e9", "expected a number of at most 1000, got 1000000000.0"),
-        ("fast", "expected a number, got the text 'fast'"),
-        ("'0.1'", "expected a number, got the text '0.1'"),
-        ("[0.1]", "expected a number, got [0.1]"),
-        ("{a: 1}", "expected a number, got {'a': 1}"),
-        ("", "expected a number, got nothing"),
-        ("true", "expected a number, got true"),
-    ],
-)
-def test_a_number_that_is_none(mistakes, value, explanation):
-    assert mistakes(BARE + f"train:\n  learning_rate: {value}\n") == [f"train.learning_rate: {explanation}"]
-
-
-def test_a_mistake_is_told_where_it_was_made(mistakes):
-    text = changed("{name: f0}", "{name: f0}\n    train: {learning_rate: -2}")
-    assert mistakes(text) == ["runs.flat.train.learning_rate: expected a number above 0, got -2"]
-    assert mistakes(text.replace("iterations: 16", "iterations: 0")) == [
-        "train.iterations: expected a number of at least 1, got 0",
-        "runs.flat.train.learning_rate: expected a number above 0, got -2",
-    ]
-
-
-def test_all_mistakes_are_told_at_once(mistakes):
-    text = (
-        changed("{name: f0}", "{name: f1, size: 2}")
-        .replace("dataset: digits", "dataset: digit", 1)
-        .replace("iterations: 16", "iterations: many, momentum: 1")
-        .replace("flat:", "Flat:")
-        .replace("phases: {resamples: 20}", "phases: [20]\ntranfer: {}")
-    )
-    assert {line.split(": ")[0] for line in mistakes(text)} == {
-        "runs.Flat",
-        "runs.Flat.model.name",
-        "runs.Flat.model.size",
-        "runs.small.dataset",
-        "train.iterations",
-        "train.momentum",
-        "phases",
-        "tranfer",
-    }
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *["7", "007", "1.5", "2020-01-01", "'7'", "7b", "null", "true", "Flat", "my flat", "ünï", '"a\\nb"'],
-        *["a/b", "a.b", "../x", "'..'", "''", "-a", "a-", "a--b"],
-    ],
-)
-def test_names_are_words_with_dashes(mistakes, name):
-    (told,) = mistakes(changed("flat:", f"{name}:"))
-    assert told.startswith("runs.")
-    assert "is no name; names are lower-case letters, digits and dashes, a letter first, such as `digits-vgg8`" in told
-    assert mistakes(changed("  digits:", f"  {name}:"))[0].startswith("datasets.")
-
-
-OF_VGG8 = "name one of softmax, logits, predense, conv-2 or the path of a module such as 'blocks.0'"
-OF_F0 = "name one of softmax, logits, predense or the path of a module such as 'head'"
-
-
-@pytest.mark.parametrize(
-    ("taps", "lines"),
-    [
-        (
-            "[logit]",
-            [
-                f"runs.small.activations.taps: tap 'logit': vgg8 has no such tap (nearest: 'logits'); {OF_VGG8}",
-                f"runs.flat.activations.taps: tap 'logit': f0 has no such tap (nearest: 'logits'); {OF_F0}",
-            ],
-        ),
-        (
-            "[conv-2, flatten]",
-            [f"runs.flat.activations.taps: tap 'conv-2': f0 has no such tap (nearest: 'logits'); {OF_F0}"],
-        ),
-        (
-            "[head, {name: blocks.9, pool: 1}]",
-            [
-                f"runs.small.activations.taps: tap 'blocks.9': vgg8 has no such tap (nearest: 'blocks.4'); {OF_VGG8}",
-                f"runs.flat.activations.taps: tap 'blocks.9': f0 has no such tap (nearest: 'logits'); {OF_F0}",
-            ],
-        ),
-        (
-            "[{name: logits, pool: 1}]",
-            [
-                f"runs.{run}.activations.taps: tap 'logits' of {network}: "
-                "pool is 1, but this output has no maps to pool; leave `pool` out"
-                for run, network in (("small", "vgg8"), ("flat", "f0"))
-            ],
-        ),
-        (
-            "['a b']",
-            [
-                "activations.taps[0].name: "
-                "expected letters, digits, `.`, `_` and `-`, a letter first, got the text 'a b'"
-            ],
-        ),
-    ],
-)
-def test_taps_are_checked_against_each_network(mistakes, taps, lines):
-    assert mistakes(changed("[logits, predense]", taps)) == lines
-
-
-def test_a_set_of_figures_is_of_runs_that_there_are(mistakes, params):
-    text = changed("dpi: 40", "dpi: 40, sets: {nets: [smal, flat], all: [small, flat, huge]}")
-    assert mistakes(text) == [
-        "figures.sets.nets: unknown run 'smal'; did you mean 'small'? known: small, flat",
-        "figures.sets.all: unknown run 'huge'; known: small, flat",
-    ]
-    resolve(params(text.replace("smal,", "small,").replace(", huge", "")))
-
-
-def test_figures_know_the_datasets_of_the_runs_and_where_they_are_transferred_to(params):
-    text = PARAMS + "transfer: {ink: {run: flat, dataset: digits, labels: [ink]}}\n"
-    share = shares(resolve(params(text)))["figures.json"]
-    assert share["datasets"] == {"small": "digits", "flat": "digits"}
-    assert share["transfers"] == {"small": [], "flat": ["digits"]}
-
-
-def test_maps_are_not_pooled_to_more_than_they_have(mistakes, params):
-    text = BARE + "activations: {taps: [{name: conv-2, pool: 3}]}\n"
-    assert mistakes(text) == [
-        "runs.small.activations.taps: tap 'conv-2' of vgg8: pool is 3, but the maps are 2×2; ask for no more"
-    ]
-    resolve(params(text.replace("source: digits", "source: digits, resolution: 64")))
-
-
-def test_taps_that_decoders_are_trained_at_are_kept_and_fit(mistakes, params):
-    deconvolution = BARE + "decode: {decoders: [linear, deconvolution]%s}\nactivations: {taps: [logits, %s]}\n"
-    assert mistakes(deconvolution % (", trained_taps: [predense, logit]", "conv-2")) == [
-        "runs.small.decode.trained_taps: unknown tap 'predense'; known: logits, conv-2",
-        "runs.small.decode.trained_taps: unknown tap 'logit'; did you mean 'logits'? known: logits, conv-2",
-    ]
-    pooled = "{name: blocks.0, pool: 3}"
-    (told,) = mistakes(deconvolution % ("", pooled))
-    assert told == (
-        "runs.small.activations.taps: 'blocks.0': the decoder deconvolution doubles maps until they are the image, and "
-        "3×3 never become 32×32: pool the tap to a power of two, or leave it out of decode.trained_taps"
-    )
-    resolve(params(deconvolution % (", trained_taps: [logits]", pooled)))
-    assert mistakes(BARE + "decode: {decoders: [linear, linear]}") == [
-        "decode.decoders: linear is listed twice; got ['linear', 'linear']"
-    ]
-    told = mistakes(BARE.replace("digits}", "digits, resolution: 28}") + "decode: {decoders: [deconvolution]}")
-    assert all("1×1 never become 28×28: set the dataset's resolution to a power of two" in line for line in told)
-    assert len(told) == 3
-    for empty in ("decode: {trained_taps: []}", "figures: {columns: []}"):
-        (told,) = mistakes(BARE + empty)
-        assert "expected 1 or more entries" in told
-    assert mistakes(BARE + "probe: {classifiers: [svm]}") == [
-        "probe.classifiers[0]: unknown value 'svm'; known: ridge, logistic, sgd"
-    ]
-
-
-# --- files that are no settings
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("", "expected sections such as `datasets:` and `runs:`, got nothing"),
-        ("# all commented out\n", "expected sections such as `datasets:` and `runs:`, got nothing"),
-        ("- digits\n", "expected sections such as `datasets:` and `runs:`, got ['digits']"),
-        ("digits", "expected sections such as `datasets:` and `runs:`, got the text 'digits'"),
-        (BARE.split("runs:")[0], "runs: is missing"),
-        (BARE.split("runs:")[0] + "runs:\n", "runs: expected names, each with a group of settings, got nothing"),
-        (BARE.split("runs:")[0] + "runs: {}\n", "runs: expected 1 or more entries, got {}"),
-        (BARE.split("runs:")[0] + "runs: [a]\n", "runs: expected names, each with a group of settings, got ['a']"),
-        (
-            BARE.split("    dataset")[0],
-            f"runs.small: expected a group of settings ({RUN_KEYS}), got nothing",
-        ),
-        (BARE + "train: 3\n", f"train: expected a group of settings ({TRAIN_KEYS}), got 3"),
-        (BARE + "train:\n", f"train: expected a group of settings ({TRAIN_KEYS}), got nothing"),
-        (BARE + "    train: [1]\n", f"runs.small.train: expected a group of settings ({TRAIN_KEYS}), got [1]"),
-        (
-            BARE + "phases:\n\tresamples: 3\n",
-            "line 8: not readable as YAML: found character '\\t' that cannot start any token; "
-            "indent with spaces, not tabs",
-        ),
-        (
-            BARE + "train: {seeds: [0\n",
-            "line 8: not readable as YAML: expected ',' or ']', but got '<stream end>'; "
-            "check this line and those above it",
-        ),
-        (
-            BARE + "a: b: c\n",
-            "line 7: not readable as YAML: mapping values are not allowed here; check this line and those above it",
-        ),
-        (BARE + "runs: {}\n", "line 7: 'runs' is there twice; leave one of the two"),
-        (BARE + "  small: {}\n", "line 7: 'small' is there twice; leave one of the two"),
-        (
-            BARE + "---\na: 1\n",
-            "line 7: not readable as YAML: found another document; check this line and those above it",
-        ),
-        ((BARE + "# Größe\n").encode("latin-1"), "line 7: not readable as UTF-8; save the file in UTF-8"),
-        (BARE.encode("utf-16"), "line 1: not readable as UTF-8; save the file in UTF-8"),
-        (b"\x00", "not readable as YAML: unacceptable character #x0000: special characters are not allowed"),
-        ("a: " + "[" * 5000, "nested too deeply, or an alias holds itself"),
-        ("a: &a {b: *a}", "nested too deeply, or an alias holds itself"),
-    ],
-)
-def test_a_file_that_holds_no_settings(mistakes, text, line):
-    assert mistakes(text) == [line]
-
-
-def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(UserError) as caught:
-        read(tmp_path / "params.yaml")
-    assert str(caught.value) == f"{tmp_path / 'params.yaml'} is not there: run this in the project's folder"
-
-
-def test_windows_line_ends_and_a_byte_order_mark_are_read(params):
-    assert read(params(BARE.replace("\n", "\r\n").encode("utf-8-sig"))) == read(params(BARE))
-
-
-def test_reading_changes_nothing_in_what_was_read(params):
-    path = params(PARAMS)
-    before = path.read_bytes()
-    files = shares(resolve(path))
-    assert shares(resolve(path)) == files
-    assert path.read_bytes() == before
-    assert json.loads(json.dumps(files)) == files

@@ -3,7 +3,6 @@
 import pytest
 
 from conftest import new_project
-from phasescope.errors import UserError
 from phasescope.params.datasets import DatasetSettings
 from phasescope.params.settings import shares
 from phasescope.params.transfer import TransferSettings
@@ -29,15 +28,12 @@ transfer:
 
 
 @pytest.fixture
-def told(tmp_path):
+def told(mistakes):
     """The lines that `resolve` says of transfers."""
 
     def lines(*transfers: str) -> list[str]:
-        path = tmp_path / "params.yaml"
-        path.write_text(PARAMS + "".join(f"  {transfer}\n" for transfer in transfers))
-        with pytest.raises(UserError) as caught:
-            resolve(path)
-        return [line.removeprefix(f"{path}: transfer.") for line in str(caught.value).split("\n")]
+        text = PARAMS + "".join(f"  {transfer}\n" for transfer in transfers)
+        return [line.removeprefix("transfer.") for line in mistakes(text)]
 
     return lines
 
@@ -55,9 +51,8 @@ def told(tmp_path):
         ("of-mnist", "drawings", "[class, ink]"),
     ],
 )
-def test_the_transfers_of_the_paper_and_others_resolve(tmp_path, run, dataset, labels):
-    path = tmp_path / "params.yaml"
-    path.write_text(PARAMS + f"  to: {{run: {run}, dataset: {dataset}, labels: {labels}}}\n")
+def test_the_transfers_of_the_paper_and_others_resolve(params, run, dataset, labels):
+    path = params(PARAMS + f"  to: {{run: {run}, dataset: {dataset}, labels: {labels}}}\n")
     files = shares(resolve(path))
     share = TransferSettings.model_validate(files["transfer/to.json"])
     assert (share.run, share.dataset) == (run, dataset)
