@@ -1,6 +1,7 @@
 """Whatever a user gets wrong ends in one clear line, an exit code other than 0, and nothing lost.
 
-The stages run as processes of their own, as DVC runs them. The wording of mistakes in params.yaml is in test_settings.
+The stages run as processes of their own, as DVC runs them. The wording of mistakes in params.yaml is in
+test_settings_mistakes.
 """
 
 import hashlib
