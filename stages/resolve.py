@@ -7,6 +7,7 @@ from pathlib import Path
 
 from phasescope import stage
 from phasescope.budget import budget, table
+from phasescope.params.datasets import EMBEDDED
 from phasescope.params.settings import shares
 from phasescope.progress import wide_console
 from phasescope.resolve import resolve
@@ -25,7 +26,8 @@ def main() -> None:
             write_file(Path(draft, "configs", name), canonical(content).encode())
         shutil.rmtree(stage.CONFIGS, ignore_errors=True)
         Path(draft, "configs").rename(stage.CONFIGS)
-    note_unwatched({name for name, dataset in settings.datasets.items() if dataset.source == "digits"})
+    for source in EMBEDDED:
+        note_unwatched(source, {name for name, dataset in settings.datasets.items() if dataset.source == source})
     remove_stale(set(settings.runs), {(to.run, f"transfer-{to.dataset}") for to in settings.transfer.values()})
     wide_console().print(table(budget(settings, stage.DATASETS)))
 
@@ -37,9 +39,9 @@ def adopt_all() -> None:
             adopt(path, cache)
 
 
-def note_unwatched(names: set[str]) -> None:
+def note_unwatched(source: str, names: set[str]) -> None:
     """Write what `watch` writes of other datasets, for those without raw files, so that it need not run for them."""
-    folder = stage.WATCH / "digits"
+    folder = stage.WATCH / source
     stage.keep_folder(folder)
     for name in names:
         write_file(folder / f"{name}.json", canonical({}).encode())

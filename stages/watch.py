@@ -12,7 +12,7 @@ from typing import get_args
 from phasescope import stage
 from phasescope.data.sources import fetch, raw_files, raw_folder
 from phasescope.errors import UserError
-from phasescope.params.datasets import DatasetSettings, Source
+from phasescope.params.datasets import EMBEDDED, DatasetSettings, Source
 from phasescope.progress import Progress
 from phasescope.store.commit import write_file
 from phasescope.store.manifest import canonical
@@ -27,12 +27,12 @@ NOTHING = canonical({}).encode()
 def main() -> None:
     """Look at the raw images of every dataset that has some."""
     for source in get_args(Source):
-        if source != "digits":
+        if source not in EMBEDDED:
             stage.keep_folder(stage.WATCH / source)
     lost: list[UserError] = []
     for file in sorted((stage.CONFIGS / "datasets").glob("*.json")):
         settings = stage.settings(f"datasets/{file.name}", DatasetSettings)
-        if settings.source != "digits":
+        if settings.source not in EMBEDDED:
             try:
                 look(file.stem, settings)
             except UserError as error:

@@ -146,3 +146,23 @@ def test_scale_and_offset_of_features_do_not_matter():
     plain = fit(factorise(features), targets, "gcv")
     moved = fit(factorise(1e-6 * features + 5.0), targets, "gcv")
     np.testing.assert_allclose(plain.predict(features), moved.predict(1e-6 * features + 5.0), rtol=1e-5)
+
+
+def test_rounding_of_a_constant_feature_is_no_direction():
+    """Equal probabilities that were summed in different orders differ in their last digit, and tell nothing apart."""
+    equal = np.full((40, 10), 0.1)
+    rounded = equal + np.random.default_rng(0).choice([-1, 0, 1], equal.shape) * np.spacing(0.1)
+    assert len(factorise(rounded).values) == 0
+    apart = rounded + 1e-11 * np.random.default_rng(1).standard_normal(equal.shape)
+    assert len(factorise(apart).values) == 10
+
+
+def test_without_selection_it_is_least_squares():
+    rng = np.random.default_rng(2)
+    features, targets = rng.standard_normal((50, 6)), rng.standard_normal((50, 3))
+    found = fit(factorise(features), targets, "none")
+    columns = np.column_stack([features, np.ones(50)])
+    solution = np.linalg.lstsq(columns, targets)[0]
+    np.testing.assert_allclose(found.predict(features), columns @ solution, rtol=1e-12, atol=1e-12)
+    assert found.ridge == 0
+    assert found.train_mse == pytest.approx(np.square(targets - columns @ solution).mean(), rel=1e-12)

@@ -11,7 +11,7 @@ TRAIN_KEYS = "batch_size, iterations, learning_rate, loss, momentum, seeds, weig
 TOP_KEYS = "activations, datasets, decode, distributions, figures, phases, probe, runs, train, transfer"
 RUN_KEYS = "activations, dataset, decode, distributions, model, probe, train"
 NETWORKS = "f0, vgg8, vgg11, vgg13, vgg16, resnet10"
-SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder"
+SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder, feature-strength"
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,8 @@ SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder"
         (
             "width: 0.05",
             "widht: 1",
-            "runs.small.model.widht: unknown key 'widht'; did you mean 'width'? known: name, width",
+            "runs.small.model.widht: unknown key 'widht'; did you mean 'width'? "
+            "known: dtype, initialisation, name, width",
         ),
         (
             "dataset: digits\n    model: {name: f0}",
@@ -52,7 +53,7 @@ SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder"
         (
             "model: {name: f0}",
             "model: f0",
-            "runs.flat.model: expected a group of settings (name, width), got the text 'f0'",
+            "runs.flat.model: expected a group of settings (dtype, initialisation, name, width), got the text 'f0'",
         ),
         ("    model: {name: f0}\n", "", "runs.flat.model: is missing"),
         (

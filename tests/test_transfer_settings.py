@@ -135,10 +135,10 @@ def test_what_is_no_transfer_is_told(told):
 
 
 def test_channels_are_those_of_the_images():
-    of = {name: DatasetSettings(source=name).channels for name in ("digits", "mnist", "fashion-mnist", "cifar100")}
+    of = {name: DatasetSettings(source=name).image[0] for name in ("digits", "mnist", "fashion-mnist", "cifar100")}
     assert of == {"digits": 1, "mnist": 1, "fashion-mnist": 1, "cifar100": 3}
-    assert DatasetSettings(source="image-folder", folder="x").channels == 3
-    assert DatasetSettings(source="image-folder", folder="x", grey=True).channels == 1
+    assert DatasetSettings(source="image-folder", folder="x").image == (3, 32)
+    assert DatasetSettings(source="image-folder", folder="x", grey=True).image == (1, 32)
 
 
 @pytest.mark.parametrize(("name", "file"), [("fashion", "FashionMNIST/raw"), ("cifar100", "cifar-100-python")])

@@ -25,7 +25,10 @@ KEPT = {"cache": False, "persist": True}
 
 #: By stage: what it is run for each of, its data, what it writes, and what else DVC should know of it.
 STAGES: dict[str, dict[str, Any]] = {
-    "resolve": {"deps": ["params.yaml"], "outs": [{"configs": KEPT}, {"watch/digits": KEPT}]},
+    "resolve": {
+        "deps": ["params.yaml"],
+        "outs": [{"configs": KEPT}, {"watch/digits": KEPT}, {"watch/feature-strength": KEPT}],
+    },
     "prepare": {
         "foreach": "${datasets}",
         "deps": ["configs/datasets/${key}.json", "watch/${item.source}/${key}.json"],
@@ -81,7 +84,7 @@ HEAD = """\
 # `phases` and `figures` depend on the whole folder of results, for a list of runs cannot stand in here: they read the runs
 # that params.yaml names, refuse to go on where one is missing, and `resolve` clears the results of runs that are gone.
 # configs/ is kept in git and stays where it is when `resolve` refuses a mistake (persist). watch/<source>/ says what raw
-# files `prepare` reads: `watch` in stages/dvc.yaml writes it, and for the digits, which have none, `resolve`.
+# files `prepare` reads: `watch` in stages/dvc.yaml writes it, and for what has none (digits), `resolve`.
 # `exec`: a shell that stays between DVC and a stage (dash does) would keep the stage running after `kill -9` of DVC.
 # Written by tools/pipeline.py: change it there.
 """  # noqa: E501

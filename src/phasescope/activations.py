@@ -177,8 +177,8 @@ class Recorder:
     def __init__(self, job: TrainJob, settings: ActivationsSettings, dataset: Dataset, device: torch.device) -> None:
         kept = kept_samples(dataset, settings.train_samples, settings.test_samples)
         self._job, self._settings, self._dataset, self._device = job, settings, dataset, device
-        self._data = Images.of(dataset, kept, device)
-        self._calibration = Images.of(dataset, calibration_samples(dataset, settings), device).images
+        self._data = Images.of(dataset, kept, device, job.model.dtype)
+        self._calibration = Images.of(dataset, calibration_samples(dataset, settings), device, job.model.dtype).images
         train = dataset.train[kept]
         self._batches = batches(train, job.batch_size, settings)
         self._parts = [torch.from_numpy(np.flatnonzero(part)).to(device) for part in (train, ~train)]

@@ -45,16 +45,16 @@ def _undecodable_taps(settings: Settings) -> Iterator[str]:
                 yield f"runs.{name}.decode.trained_taps: {unknown(tap, list(kept), 'tap')}"
         if "deconvolution" not in run.decode.decoders:
             continue
-        resolution = settings.datasets[run.dataset].resolution
+        channels, resolution = settings.datasets[run.dataset].image
         with torch.device("meta"):
-            network = build(run.model, channels=1, resolution=resolution, classes=2)
+            network = build(run.model, channels, resolution, classes=2)
             for tap in [tap for tap in kept if tap in (run.decode.trained_taps or kept)]:
                 try:
-                    shape = shapes(network, [kept[tap]], channels=1, resolution=resolution)[tap]
+                    shape = shapes(network, [kept[tap]], channels, resolution)[tap]
                 except UserError:  # told as a tap that does not fit
                     continue
                 try:
-                    deconvolution(shape, (1, resolution, resolution))
+                    deconvolution(shape, (channels, resolution, resolution))
                 except UserError as error:
                     yield f"runs.{name}.activations.taps: {tap!r}: {error}"
 
@@ -67,9 +67,9 @@ def _unknown_runs(settings: Settings) -> Iterator[str]:
                 yield f"figures.sets.{name}: {unknown(run, list(settings.runs), 'run')}"
 
 
-#: What images must have for a label of them to mean something.
-CHANNELS = {"ink": 1, "colour": 3, "colour-raw": 3}
+#: What samples are, by their channels, and what a label is of; the class is of all of them.
 KINDS = {1: "grey images", 3: "images in colour"}
+NEEDED = {"ink": [1], "quadrant": [1, 3], "colour": [3], "colour-raw": [3]}
 
 
 def _unfit_targets(settings: Settings) -> Iterator[str]:
@@ -77,19 +77,19 @@ def _unfit_targets(settings: Settings) -> Iterator[str]:
     for name, transfer in settings.transfer.items():
         trained_on = settings.runs[transfer.run].dataset
         source, target = settings.datasets[trained_on], settings.datasets[transfer.dataset]
-        for what in ("channels", "resolution"):
-            mine, others = getattr(target, what), getattr(source, what)
+        for what, mine, others in zip(("channels", "resolution"), target.image, source.image, strict=True):
             if mine != others:
                 yield (
                     f"transfer.{name}.dataset: {what} of {transfer.dataset!r} must be those of {trained_on!r}, which "
                     f"{transfer.run} is trained on: {others}; got {mine}"
                 )
         for index, label in enumerate(transfer.labels):
-            needed = CHANNELS.get(label, target.channels)
-            if needed != target.channels:
+            kind = "attributes" if target.source == "feature-strength" else KINDS[target.image[0]]
+            needed = [KINDS[channels] for channels in NEEDED[label]] if label in NEEDED else [kind]
+            if kind not in needed:
                 yield (
-                    f"transfer.{name}.labels[{index}]: {label!r} is a label of {KINDS[needed]}, and those of "
-                    f"{transfer.dataset!r} are {KINDS[target.channels]}; choose another"
+                    f"transfer.{name}.labels[{index}]: {label!r} is a label of {' or '.join(needed)}, and those of "
+                    f"{transfer.dataset!r} are {kind}; choose another"
                 )
 
 
@@ -103,12 +103,12 @@ def _lonely_batches(settings: Settings) -> Iterator[str]:
 def _unfit_taps(settings: Settings) -> Iterator[str]:
     """Taps that the run's network does not have, or whose maps cannot be pooled as they ask for."""
     for name, run in settings.runs.items():
-        resolution = settings.datasets[run.dataset].resolution
-        # Neither the channels nor the number of classes matter to whether a tap fits.
+        channels, resolution = settings.datasets[run.dataset].image
+        # The number of classes does not matter to whether a tap fits.
         with torch.device("meta"):
-            network = build(run.model, channels=1, resolution=resolution, classes=2)
+            network = build(run.model, channels, resolution, classes=2)
         for tap in run.activations.taps:
             try:
-                shapes(network, [tap], channels=1, resolution=resolution)
+                shapes(network, [tap], channels, resolution)
             except UserError as error:
                 yield f"runs.{name}.activations.taps: {error}"

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -165,8 +166,8 @@ class _SeedTraining:
         self.step = 0
         #: SHA-256 of the weights of every checkpoint made so far.
         self.hashes: list[str] = []
-        self.images = Images.of(dataset, np.flatnonzero(dataset.train), device)
-        self._test_images = Images.of(dataset, np.flatnonzero(~dataset.train), device)
+        self.images = Images.of(dataset, np.flatnonzero(dataset.train), device, job.model.dtype)
+        self._test_images = Images.of(dataset, np.flatnonzero(~dataset.train), device, job.model.dtype)
         self._job, self._index, self._cache, self._key = job, index, cache, key
         self._loss = LOSSES[job.loss]
         self._weights = arrays.open_array(path, "weights")
@@ -177,7 +178,7 @@ class _SeedTraining:
             self._network.parameters(), lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay
         )
         # Filled on the device, so that no update waits for the host.
-        self._logs = torch.full((2, job.iterations), torch.nan, device=device)
+        self._logs = torch.full((2, job.iterations), torch.nan, device=device, dtype=getattr(torch, job.model.dtype))
         self._tests = np.full((2, len(checkpoint_steps(job.iterations))), np.nan)
         #: The state saved last, which the next one replaces.
         self._saved: Path | None = None
@@ -334,10 +335,8 @@ def _allocate(path: Path, job: TrainJob, dataset_path: Path) -> None:
     arrays.write(group, "seed", ("seed",), job.seeds, long_name="seed of initialisation and data order")
     arrays.write(group, "step", ("step",), steps, long_name="updates made so far")
     shape = (len(job.seeds), len(steps), table[-1]["offset"] + table[-1]["length"])
-    long_name = "parameters and buffers of the network"
-    arrays.create(
-        group, "weights", ("seed", "step", "parameter"), shape, np.float32, cell=2, long_name=long_name, table=table
-    )
+    about: dict[str, Any] = {"long_name": "parameters and buffers of the network", "table": table}
+    arrays.create(group, "weights", ("seed", "step", "parameter"), shape, job.model.dtype, cell=2, **about)
 
 
 def _write_logs(path: Path, states: xr.Dataset) -> None:

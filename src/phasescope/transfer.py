@@ -214,7 +214,8 @@ def transfer_seed(
     device = compute.start()
     run, dataset = Run(name, root), read_dataset(target_path)
     (labels,) = {tuple(reading.labels) for reading in each.values()}
-    target, images = Target.of(dataset, kept, labels), Images.of(dataset, kept, device).images
+    target = Target.of(dataset, kept, labels)
+    images = Images.of(dataset, kept, device, run.trained_with.model.dtype).images
     dtype, parts = run.recorded_with.dtype, {}
     together = batches(dataset.train[kept], run.trained_with.batch_size, run.recorded_with)
     # Unlike torch, numpy's threads are not limited in a process of its own.

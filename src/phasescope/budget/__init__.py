@@ -161,11 +161,15 @@ def _stages(name: str, run: Run, workers: int) -> Iterator[Stage]:
 
 def _images(dataset: DatasetSettings, path: Path) -> Images | None:
     """What is known of a dataset before it is prepared, or read from what was prepared."""
+    channels, resolution = dataset.image
+    if dataset.source == "feature-strength" and dataset.outputs is not None:
+        samples = 2 * dataset.outputs
+        return Images(channels, samples, samples, dataset.outputs, resolution, "float64", outputs.BLOCKS)
     if dataset.source in KNOWN:
         native, dtype, ratio = outputs.NATIVE[dataset.source]
-        if dataset.resolution != native:
+        if resolution != native:
             dtype, ratio = "float16", outputs.RESAMPLED
-        return Images(*KNOWN[dataset.source], dataset.resolution, dtype, ratio)
+        return Images(*KNOWN[dataset.source], resolution, dtype, ratio)
     try:
         read(path, "dataset")
     except StoreError:
@@ -173,4 +177,4 @@ def _images(dataset: DatasetSettings, path: Path) -> Images | None:
     stored = arrays.open_dataset(path / arrays.GROUP)
     train = int((stored["split"] == "train").sum())
     test, classes = stored.sizes["sample"] - train, len(stored.attrs["classes"])
-    return Images(stored.sizes["channel"], train, test, classes, dataset.resolution, "uint8", outputs.PHOTOGRAPHS)
+    return Images(stored.sizes["channel"], train, test, classes, resolution, "uint8", outputs.PHOTOGRAPHS)

@@ -34,6 +34,8 @@ NATIVE = {
 }
 #: At other heights and widths, in float16; and of folders, in uint8.
 RESAMPLED, PHOTOGRAPHS = 0.8, 0.95
+#: Attributes of the feature-strength model, which are zeros but for one block.
+BLOCKS = 0.01
 #: Standardised pixels of uint8 images in float16, of a byte that the images themselves take.
 STANDARDISED = 0.7
 
@@ -54,19 +56,19 @@ def dataset(images: Images) -> Store:
 def train(run: Run) -> Store:
     """runs/<run>/train."""
     seeds, steps, iterations = run.seeds, run.steps, run.settings.train.iterations
-    table = state.table(run.network)
+    table, dtype = state.table(run.network), run.settings.model.dtype
     elements = sum(entry["length"] for entry in table)
     trainable = sum(parameter.numel() for parameter in run.network.parameters())
     return Store(
         {
             **_labels(run, "seed", "step"),
             "iteration": _counting(iterations),
-            "weights": Array((seeds, steps, elements), "float32", WEIGHTS, cell=2, entries=len(table)),
-            "last_weights": Array((seeds, elements), "float32", WEIGHTS, cell=1),
-            "last_momentum": Array((seeds, trainable), "float32", WEIGHTS, cell=1),
+            "weights": Array((seeds, steps, elements), dtype, WEIGHTS, cell=2, entries=len(table)),
+            "last_weights": Array((seeds, elements), dtype, WEIGHTS, cell=1),
+            "last_momentum": Array((seeds, trainable), dtype, WEIGHTS, cell=1),
             "last_rng": Array((seeds, 5056), "uint8", RANDOM_STATE),
-            "loss": Array((seeds, iterations), "float32", LOSSES),
-            "accuracy": Array((seeds, iterations), "float32", ACCURACIES),
+            "loss": Array((seeds, iterations), dtype, LOSSES),
+            "accuracy": Array((seeds, iterations), dtype, ACCURACIES),
             "sha256": _texts(seeds * steps, 36),
             **dict.fromkeys(("test_loss", "test_accuracy"), _measures(seeds, steps)),
         },
@@ -97,7 +99,7 @@ def activations(run: Run) -> Store:
             **dict.fromkeys(("sample", "index", "label"), _counting(samples)),
             "split": _texts(samples, 0.01),
             "part": _texts(2),
-            "batchnorm": Array((seeds, steps, statistics), "float32", WEIGHTS, entries=len(table)),
+            "batchnorm": Array((seeds, steps, statistics), run.settings.model.dtype, WEIGHTS, entries=len(table)),
             **dict.fromkeys(("loss", "accuracy"), _measures(seeds, steps, 2)),
             "weight_norm": _measures(seeds, steps),
         },

@@ -10,7 +10,8 @@ class Dataset:
     """Labelled images, split into training and test samples; training samples come first."""
 
     #: (sample, channel, row, column); uint8 (0 … 255) as they were read, or float16 (0 … 1) if resampled by
-    #: splines, which overshoot at edges (MNIST at 32×32: −0.33 … 1.32).
+    #: splines, which overshoot at edges (MNIST at 32×32: −0.33 … 1.32); float64 where they are no images, but numbers
+    #: that are to stay exact.
     images: np.ndarray
     #: (sample,) int64, index into `classes`.
     labels: np.ndarray
@@ -30,10 +31,11 @@ class Dataset:
 
 
 def standardised(dataset: Dataset, indices: np.ndarray | slice | None = None) -> np.ndarray:
-    """Images (sample, channel, row, column) as float32 (pixel − mean) / std, all samples by default."""
+    """Images (sample, channel, row, column) as (pixel − mean) / std; float32, but for float64 images."""
     images = dataset.images if indices is None else dataset.images[indices]
     scale = 255 if images.dtype == np.uint8 else 1
-    pixels = images.astype(np.float32)
-    pixels -= (scale * dataset.mean).astype(np.float32)[:, None, None]
-    pixels /= (scale * dataset.std).astype(np.float32)[:, None, None]
+    dtype = np.promote_types(np.float32, images.dtype) if images.dtype.kind == "f" else np.dtype(np.float32)
+    pixels = images.astype(dtype)
+    pixels -= (scale * dataset.mean).astype(dtype)[:, None, None]
+    pixels /= (scale * dataset.std).astype(dtype)[:, None, None]
     return pixels

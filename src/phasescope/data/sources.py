@@ -4,7 +4,7 @@ from pathlib import Path
 
 from phasescope.data.dataset import Dataset
 from phasescope.data.layout import require_vision_files, vision_files, vision_folder
-from phasescope.params.datasets import DatasetSettings
+from phasescope.params.datasets import EMBEDDED, DatasetSettings, is_vision
 
 # scikit-learn and torchvision take seconds to import: each is paid for by the sources that need it alone.
 
@@ -19,24 +19,28 @@ def load(settings: DatasetSettings, root: Path, download: bool) -> Dataset:
         from phasescope.data.digits import load_digits
 
         return load_digits(settings.resolution)
-    if settings.source == "image-folder":
-        from phasescope.data.image_folder import load_image_folder
+    if settings.source == "feature-strength":
+        from phasescope.data.feature_strength import load_feature_strength
 
-        return load_image_folder(settings, root)
-    from phasescope.data.vision import load_vision
+        return load_feature_strength(settings)
+    if is_vision(settings.source):
+        from phasescope.data.vision import load_vision
 
-    return load_vision(settings.source, settings.resolution, root, download)
+        return load_vision(settings.source, settings.resolution, root, download)
+    from phasescope.data.image_folder import load_image_folder
+
+    return load_image_folder(settings, root)
 
 
 def raw_folder(settings: DatasetSettings, root: Path) -> Path | None:
-    """The folder of the raw files, whether it is there or not; the digits have none."""
-    if settings.source == "digits":
+    """The folder of the raw files, whether it is there or not; what is embedded has none."""
+    if settings.source in EMBEDDED:
         return None
-    if settings.source == "image-folder":
-        from phasescope.data.image_folder import image_folder
+    if is_vision(settings.source):
+        return vision_folder(settings.source, root)
+    from phasescope.data.image_folder import image_folder
 
-        return image_folder(settings, root)
-    return vision_folder(settings.source, root)
+    return image_folder(settings, root)
 
 
 def raw_files(settings: DatasetSettings, root: Path) -> list[Path]:
@@ -45,14 +49,14 @@ def raw_files(settings: DatasetSettings, root: Path) -> list[Path]:
     Raises:
         UserError: there is one missing, or too few images, as `load` would say.
     """
-    if settings.source == "digits":
+    if settings.source in EMBEDDED:
         return []
-    if settings.source == "image-folder":
-        from phasescope.data.image_folder import image_files
+    if is_vision(settings.source):
+        require_vision_files(settings.source, root)
+        return vision_files(settings.source, root)
+    from phasescope.data.image_folder import image_files
 
-        return image_files(settings, root)
-    require_vision_files(settings.source, root)
-    return vision_files(settings.source, root)
+    return image_files(settings, root)
 
 
 def fetch(settings: DatasetSettings, root: Path) -> None:
@@ -61,8 +65,7 @@ def fetch(settings: DatasetSettings, root: Path) -> None:
     Raises:
         UserError: the download failed.
     """
-    if settings.source == "digits" or settings.source == "image-folder":
-        return
-    from phasescope.data.vision import fetch as fetch_vision
+    if is_vision(settings.source):
+        from phasescope.data.vision import fetch as fetch_vision
 
-    fetch_vision(settings.source, root)
+        fetch_vision(settings.source, root)

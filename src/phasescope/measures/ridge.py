@@ -21,7 +21,7 @@ import numpy as np
 
 from phasescope.params.ridge import RidgeSettings
 
-Selection = Literal["gcv", "loo"]
+Selection = Literal["gcv", "loo", "none"]
 Solver = Literal["auto", "primal", "dual", "randomised"]
 
 EPSILON = float(np.finfo(np.float64).eps)
@@ -94,7 +94,9 @@ def factorise(features: np.ndarray, *, solver: Solver = "auto", exact_limit: int
     sought (Halko, Martinsson & Tropp 2011), and the regression is exact within it.
 
     Directions with s² ≤ ε · max(n, p) · max s² are dropped: that is the rounding error of the eigenvalues
-    of a Gram matrix in float64, so what lies below holds no information.
+    of a Gram matrix in float64, so what lies below holds no information. So are those with s ≤ ε · max(n, p) · ‖F‖
+    for the features F before they were centred, which is the rounding of the features themselves: equal probabilities
+    that were summed in different orders differ by it, and must not be told apart.
     """
     samples, width = features.shape
     # Differences from the first sample make a constant feature exactly zero, whatever its value.
@@ -103,28 +105,30 @@ def factorise(features: np.ndarray, *, solver: Solver = "auto", exact_limit: int
     shift = centred.mean(axis=0)
     centred -= shift
     mean = start + shift
+    norm = np.square(centred).sum() + samples * np.square(mean).sum()
+    least = (EPSILON * max(samples, width)) ** 2 * norm
 
     if solver == "auto":
         exact = min(samples, width) <= exact_limit
         solver = "randomised" if not exact else "primal" if width <= samples else "dual"
     if solver == "dual":
-        values, basis = _spectrum(centred @ centred.T, samples, width)
+        values, basis = _spectrum(centred @ centred.T, samples, width, least)
         return Factors(centred, mean, values, basis / values, dual=True)
     if solver == "primal":
-        values, basis = _spectrum(centred.T @ centred, samples, width)
+        values, basis = _spectrum(centred.T @ centred, samples, width, least)
         return Factors(centred, mean, values, basis, dual=False)
     from sklearn.utils.extmath import randomized_svd  # seconds to import, and seldom needed
 
     subspace = randomized_svd(centred, min(rank, samples - 1, width), random_state=0)[2].T
     reduced = centred @ subspace
-    values, basis = _spectrum(reduced.T @ reduced, samples, width)
+    values, basis = _spectrum(reduced.T @ reduced, samples, width, least)
     return Factors(centred, mean, values, subspace @ basis, dual=False)
 
 
-def _spectrum(gram: np.ndarray, samples: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _spectrum(gram: np.ndarray, samples: int, width: int, least: float) -> tuple[np.ndarray, np.ndarray]:
     """Singular values from a Gram matrix, ascending, without the numerically zero ones, and their vectors."""
     squares, vectors = np.linalg.eigh(gram)
-    rank = int(np.count_nonzero(squares > EPSILON * max(samples, width) * max(squares[-1], 0.0)))
+    rank = int(np.count_nonzero(squares > max(EPSILON * max(samples, width) * squares[-1], least)))
     first = len(squares) - min(rank, samples - 1)
     return np.sqrt(squares[first:]), vectors[:, first:]
 
@@ -134,7 +138,7 @@ class Ridge:
     """A ridge regression with the ridge that the training samples choose."""
 
     ridges: np.ndarray  #: (path,) what was tried, ascending
-    scores: np.ndarray  #: (path,) squared error per target to expect of a new sample, by GCV or leave-one-out
+    scores: np.ndarray  #: (path,) squared error per target to expect of a new sample; 0 without a ridge
     ridge: float  #: λ of the lowest score; 0 if no feature varies
     train_mse: float  #: squared error, mean over training samples and targets
     factors: Factors
@@ -172,11 +176,13 @@ def fit(factors: Factors, targets: np.ndarray, selection: Selection) -> Ridge:
     energies = np.square(coordinates).sum(axis=1)
     outside = max(float(np.square(centred).sum() - energies.sum()), 0.0) if factors.spare else 0.0
 
-    ridges = _ridges(factors)
+    ridges = np.zeros(1) if selection == "none" else _ridges(factors)
     squares = np.square(factors.values)
     shrinkage = ridges[:, None] / (squares + ridges[:, None])  # 1 − F, (path, rank)
     residuals = outside + np.square(shrinkage) @ energies
-    if selection == "gcv":
+    if selection == "none":
+        scores = np.zeros(1)
+    elif selection == "gcv":
         scores = samples * residuals / np.square(factors.spare + shrinkage.sum(axis=1)) / number
     else:
         scores = _leave_one_out(factors, centred, coordinates, shrinkage)

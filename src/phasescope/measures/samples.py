@@ -46,7 +46,7 @@ class Targets:
 class Samples:
     """What is known of the stored samples, the same for every cell."""
 
-    inputs: np.ndarray  #: (sample, pixel) float32, standardised pixel values
+    inputs: np.ndarray  #: (sample, pixel) float32 or float64, standardised pixel values
     labels: np.ndarray  #: (sample,) int64
     train: np.ndarray  #: (sample,) bool
     classes: int
@@ -69,7 +69,7 @@ class Samples:
 
     @cached_property
     def targets(self) -> Targets:
-        """What decoders predict: exact to the float32 rounding of the inputs, and made once."""
+        """What decoders predict: exact to the rounding of the inputs, and made once."""
         train, test = self.inputs[self.train], self.inputs[self.test]
         if min(train.shape) <= ROTATION_LIMIT:
             axes = factorise(train, exact_limit=ROTATION_LIMIT)

@@ -9,7 +9,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from phasescope.params.models import ModelName, ModelSettings
+from phasescope.params.models import Initialisation, ModelName, ModelSettings
 
 #: Channels and stride of each convolution. Not the VGGs of Simonyan & Zisserman: the released code of the
 #: paper (Schneider & Prabhushankar 2024) shrinks the maps by strides, without max-pooling, and has one dense
@@ -75,7 +75,7 @@ class BasicBlock(nn.Module):
 
 
 def build(settings: ModelSettings, channels: int, resolution: int, classes: int) -> Network:
-    """The network of ``settings`` with PyTorch's default initialisation, in training mode.
+    """The network of ``settings``, initialised as they say, in training mode.
 
     It takes images (batch, channels, resolution, resolution) to logits (batch, classes). At resolution 32 and
     width 1 it is the network of the paper. VGGs at higher resolutions keep maps larger than 1×1, all of which
@@ -88,12 +88,29 @@ def build(settings: ModelSettings, channels: int, resolution: int, classes: int)
     else:
         network = _vgg(*VGG_LAYERS[settings.name], settings.width, channels, resolution, classes)
     network.name = settings.name
+    network.to(getattr(torch, settings.dtype))
+    _initialise(network, settings.initialisation)
     return network
 
 
 def place(network: Network, device: torch.device) -> Network:
     """Bring a network to the device, with its maps in the layout in which convolutions run fastest (docs/log.md)."""
     return network.to(device).to(memory_format=torch.channels_last)
+
+
+def _initialise(network: Network, initialisation: Initialisation) -> None:
+    """Draw or set the weights of all dense layers and convolutions anew, unless they are to be PyTorch's."""
+    if initialisation == "default":
+        return
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            if initialisation == "normal":
+                nn.init.normal_(module.weight, std=fan_in**-0.5)
+            else:
+                nn.init.constant_(module.weight, 1 / fan_in)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def _f0(channels: int, resolution: int, classes: int) -> Network:

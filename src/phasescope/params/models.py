@@ -7,6 +7,7 @@ from pydantic import Field
 from phasescope.params.base import Section
 
 ModelName = Literal["f0", "vgg8", "vgg11", "vgg13", "vgg16", "resnet10"]
+Initialisation = Literal["default", "normal", "equal"]
 
 #: Taps that have a name of their own; any other tap is a module path of the network.
 TAPS: dict[str, tuple[str, ...]] = {
@@ -21,3 +22,8 @@ class ModelSettings(Section):
     name: ModelName
     #: Factor on the number of channels of every convolution, for small machines; 1 is the paper's network.
     width: Annotated[float, Field(gt=0, le=16)] = 1.0
+    #: Of the weights of dense layers and convolutions. default: PyTorch's; normal: N(0, 1/fan-in), biases 0; equal: all
+    #: 1/fan-in (f0 alone: units of a hidden layer would stay alike).
+    initialisation: Initialisation = "default"
+    #: Of weights, inputs and all that is computed with them.
+    dtype: Literal["float32", "float64"] = "float32"

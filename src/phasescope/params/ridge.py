@@ -10,8 +10,8 @@ from phasescope.params.base import Section
 class RidgeSettings(Section):
     """How a ridge regression is chosen and computed."""
 
-    #: How the ridge is chosen, on training samples alone.
-    selection: Literal["gcv", "loo"] = "gcv"
+    #: How the ridge is chosen, on training samples alone; none: least squares, without a ridge.
+    selection: Literal["gcv", "loo", "none"] = "gcv"
     #: primal factors feature × feature, dual sample × sample, randomised a sketch of `rank` directions;
     #: auto takes the smaller of the first two, and the sketch where both are larger than `exact_limit`.
     solver: Literal["auto", "primal", "dual", "randomised"] = "auto"

@@ -173,6 +173,10 @@ def _inconsistent(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
             case {"model": {"name": "f0", "width": width}} if width != 1:
                 where = _path(["runs", name, "model", "width"])
                 yield where, f"f0 has no hidden layer whose width could change: leave it at 1; got {_shown(width)}"
+        match run:
+            case {"model": {"name": str(model), "initialisation": "equal"}} if model != "f0":
+                where = _path(["runs", name, "model", "initialisation"])
+                yield where, f"with equal weights the units of a hidden layer of {model} stay alike: choose another"
     transfers = content.get("transfer")
     first: dict[tuple[str, str], str] = {}
     for name, transfer in transfers.items() if isinstance(transfers, dict) else []:
