@@ -1,14 +1,37 @@
-"""The tables of the theory as labelled arrays: the shape of R, and when what happens to it."""
+"""The tables of the theory as labelled arrays: the shape of R, and when what happens to it; and how they are printed."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from rich import box
+from rich.table import Table
 from xarray import Dataset
 
 from phasescope.theory.feature_strength import clock, extrema, reconstruction
+from phasescope.theory.feature_strength.labels import labelled
+from phasescope.theory.feature_strength.model import FeatureStrength
 
 OUTPUTS = (10, 100, 1000)
 STRENGTHS = (2.0, 3.0, 5.0)
+
+#: Above the columns where they are printed, whose numbers have so many digits.
+SHAPE = {
+    "initial": "l·R(0)",
+    "minimum": "minima",
+    "bump": "bump",
+    "bump_gap": "at Δ =",
+    "second_minimum_gap": "second minimum\nat Δ =",
+    "final": "end",
+}
+TIMES = {
+    "corollary": "Corollary 4\nends",
+    "leaving": "twice the\nminimum",
+    "bump": "bump",
+    "second_minimum": "second\nminimum",
+    "regained": "90 % of\nthe end",
+}
+SHAPE_DIGITS, TIMES_DIGITS = 4, 3
 
 
 def shape(outputs: Sequence[int] = OUTPUTS, strengths: Sequence[float] = STRENGTHS) -> Dataset:
@@ -16,8 +39,11 @@ def shape(outputs: Sequence[int] = OUTPUTS, strengths: Sequence[float] = STRENGT
 
     ``initial`` R(0), ``minimum`` (as Δ → 0+, and again at the second minimum), ``bump``, ``final``; ``bump_gap`` and
     ``second_minimum_gap``. NaN where there is no bump (l = 2).
+
+    Raises:
+        UserError: for l or k outside the model.
     """
-    classes, strong = np.asarray(outputs), np.asarray(strengths)[:, None]
+    classes, strong = _grid(outputs, strengths)
     bump_gap = extrema.bump(classes, strong)
     errors = {
         "initial": reconstruction.initial(classes, strong),
@@ -28,13 +54,54 @@ def shape(outputs: Sequence[int] = OUTPUTS, strengths: Sequence[float] = STRENGT
     errors["bump"] = np.where(np.isnan(bump_gap), np.nan, errors["bump"])
     columns = {name: classes * values for name, values in errors.items()}
     columns |= {"bump_gap": bump_gap, "second_minimum_gap": extrema.second_minimum(classes, strong)}
-    return _table(columns, outputs, strengths)
+    return labelled(_table(columns, outputs, strengths), "shape_")
 
 
 def times(outputs: Sequence[int] = OUTPUTS, strengths: Sequence[float] = STRENGTHS, growth: float = 2.0) -> Dataset:
-    """λ d t of the flow, on (strength, outputs): the fields of `clock.Milestones`; NaN for never."""
-    found = clock.milestones(np.asarray(outputs), np.asarray(strengths)[:, None], growth)
-    return _table(found._asdict(), outputs, strengths)
+    """λ d t of the flow, on (strength, outputs): the fields of `clock.Milestones`; NaN for never.
+
+    Raises:
+        UserError: for l or k outside the model.
+    """
+    found = clock.milestones(*_grid(outputs, strengths), growth)
+    return labelled(_table(found._asdict(), outputs, strengths), "times_")
+
+
+def printed(table: Dataset, headings: Mapping[str, str], digits: int, title: str) -> Table:
+    """A table of `shape` or `times` for a terminal, a row for every k and l; – for never.
+
+    Args:
+        table: the numbers.
+        headings: of the columns, by name, in their order (`SHAPE`, `TIMES`).
+        digits: significant ones of each number.
+        title: above the table.
+    """
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=title, title_justify="left", title_style="bold")
+    for heading in ("k", "l", *headings.values()):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for k in table.strength.values.tolist():
+        for classes in table.outputs.values.tolist():
+            row = table.sel(strength=k, outputs=classes)
+            shown.add_row(f"{k:g}", str(classes), *(_number(float(row[name]), digits) for name in headings))
+        shown.add_section()
+    return shown
+
+
+def _number(value: float, digits: int) -> str:
+    if math.isnan(value):
+        return "–"
+    text = f"{value:#.{digits}g}"
+    # Rather 0.00025 than 0.0002500, and 5.65e3 than 5.65e+03.
+    mantissa, _, exponent = text.partition("e")
+    mantissa = mantissa.rstrip("0").removesuffix(".") if "." in mantissa else mantissa
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+
+
+def _grid(outputs: Sequence[int], strengths: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The l (outputs,) and k (strength, 1), which broadcast, if they are such that there is a model."""
+    classes, strong = np.asarray(outputs), np.asarray(strengths)[:, None]
+    FeatureStrength(classes, strong, classes, 1.0)
+    return classes, strong
 
 
 def _table(columns: dict[str, np.ndarray], outputs: Sequence[int], strengths: Sequence[float]) -> Dataset:
