@@ -32,8 +32,9 @@ def feature_strength(settings: FeatureStrengthSettings) -> Dataset:
     noises = list(dict.fromkeys((0.0, settings.noise)))
     outputs = sorted({settings.outputs, *settings.compared_outputs})
     strengths = sorted({settings.strength, *settings.compared_strengths})
-    across = np.unique(np.geomspace(*settings.map_outputs, settings.map_points).round().astype(int))
-    rates = np.geomspace(*settings.map_rates, settings.map_points)
+    (fewest, most), (lowest, highest), points = settings.map_outputs, settings.map_rates, settings.map_points
+    across = np.unique(np.geomspace(fewest, most, points).round().astype(int)).tolist()
+    rates = np.geomspace(lowest, highest, points)
     shape, times = tables.shape(outputs, strengths), tables.times(outputs, strengths)
     parts = [
         _over_steps(settings, steps, noises),

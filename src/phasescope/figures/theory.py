@@ -1,43 +1,22 @@
-"""Figures of the feature-strength model: R over the gap, over steps, over its parameters, and over the number of classes."""
+"""Figures of the feature-strength model: R over the gap, over steps, and over the number of classes."""
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from scipy.ndimage import distance_transform_edt
-from scipy.ndimage import label as connected
 from xarray import DataArray, Dataset
 
 from phasescope.figures.drawing import Drawing, Row
 from phasescope.figures.layout import BASELINE, MINIMUM, heading, legend, side_by_side
-from phasescope.figures.style import BLACK, COLOURS, GREY, PAGE, Array, step_axis, style
+from phasescope.figures.style import BLACK, COLOURS, PAGE, Array, step_axis, style
 from phasescope.figures.theory_model import figure_3, figure_5
+from phasescope.figures.theory_regimes import regimes
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
-#: The phases that may be there together, and their colours, which grow darker with their number.
-_REGIMES = {
-    (): "#ffffff",
-    ("fall",): "#dcebf5",
-    ("constant", "fall"): "#f6dcb8",
-    ("fall", "rise"): "#8fc1e0",
-    ("constant", "fall", "rise"): "#e0a04c",
-    ("rise",): "#c9c9c9",
-    ("constant", "rise"): "#8c8c8c",
-}
-_HATCH = "#5a7f99"
-_BOUNDARIES: dict[str, dict[str, Any]] = {
-    "time_rate": {"linestyle": "-", "label": "second minimum at the last step"},
-    "corollary_rate": {"linestyle": ":", "label": "Corollary 4: interval empty to the right"},
-    "resolved_rate": {"linestyle": "--", "label": "step 1 leaps over the first minimum"},
-    "rise_rate": {"linestyle": "-.", "label": "step 1 leaps over the second minimum"},
-}
 _SCALED = {
     "scaling_initial": ("step 0", -1),
     "scaling_minimum": ("minima", -2),
@@ -67,7 +46,7 @@ def curve(solved: Dataset) -> Drawing:
     The point at Δ = 0 stands alone, for from there R jumps.
     """
     outputs, strength = solved.attrs["outputs"], solved.attrs["strength"]
-    figure = Figure(figsize=(PAGE, 3.2))
+    figure = Figure(figsize=(PAGE, 3.7))
     left, right = figure.subplots(1, 2)
     rows: list[Row] = []
     error = solved.outputs * solved.curve_error
@@ -78,9 +57,12 @@ def curve(solved: Dataset) -> Drawing:
     second = float(np.nanmax(np.append(solved.shape_second_minimum_gap.sel(outputs=outputs), 0)))
     right.set_xlim(right=min(second + 5, float(solved.curve_gap[-1])))
     left.set_ylabel("$l R$")
-    lines = {"best decoder": "-", "decoder of the paper, $g_j$": "--"}
-    handles = [Line2D([], [], color=BLACK, linestyle=line, label=label) for label, line in lines.items()]
-    legend(figure, [*handles, Line2D([], [], color=BLACK, linestyle="", marker="o", label="step 0 (both decoders)")])
+    handles = [
+        Line2D([], [], color=BLACK, label="best decoder"),
+        Line2D([], [], color=BLACK, linestyle="--", label="decoder of the paper, $g_j$"),
+        Line2D([], [], color=BLACK, linestyle="", marker="o", label="step 0 (both decoders)"),
+    ]
+    legend(figure, handles)
     return Drawing("theory-curve", figure, rows)
 
 
@@ -104,7 +86,7 @@ def _family(axes: Axes, error: DataArray, dim: str, letter: str, rows: list[Row]
     axes.set_yscale("log")
     axes.set_xlim(left=0, right=gap[-1])
     axes.set_xlabel("gap Δ")
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
 
 
 @style()
@@ -127,7 +109,7 @@ def phases(solved: Dataset) -> Drawing:
             axes.axhline(float(value), **looks[name])
         heading(axes, f"noise σ = {noise:g}" if noise else "exact probabilities")
         axes.set_yscale("log")
-        step_axis(axes, solved.step.values)
+        step_axis(axes, solved.step.values, labels=6 if solved.attrs["iterations"] < 10**6 else 3)
         axes.set_xlabel("iteration")
         axes.set_ylabel("$R$ (mean squared error)")
     rows += [{"quantity": name, "value": float(value)} for name, value in levels.items()]
@@ -137,120 +119,6 @@ def phases(solved: Dataset) -> Drawing:
     ]
     legend(figure, [*rates, *(Line2D([], [], **look, label=name) for name, look in looks.items())])
     return Drawing("theory-phases", figure, rows)
-
-
-@style()
-def regimes(solved: Dataset) -> Drawing:
-    """Which phases there are, over λ d and l, for each k; above with exact probabilities, below with noisy ones.
-
-    Hatched where step 1 is near the first minimum. Crosses are the learning rates of the model itself.
-    """
-    strengths, noises = solved.strength.values.tolist(), solved.noise.values.tolist()
-    figure = Figure(figsize=(PAGE, 0.9 + 2.1 * len(noises)))
-    panels = figure.subplots(len(noises), len(strengths), squeeze=False, sharex=True, sharey=True)
-    rows: list[Row] = []
-    present: dict[tuple[str, ...], None] = {}
-    for (noise, strength), axes in zip(itertools.product(noises, strengths), panels.flat, strict=True):
-        here = solved.sel(noise=noise, strength=strength)
-        own = solved.learning_rate.values * solved.attrs["inputs"] if strength == solved.attrs["strength"] else []
-        at = [solved.attrs["outputs"]] * len(own)
-        present |= dict.fromkeys(_map(axes, here, own, at))
-        _edges(axes, here)
-        axes.plot(own, at, linestyle="", marker="x", color=BLACK, markersize=4, zorder=4)
-        if noise == noises[0]:
-            heading(axes, f"k = {strength:g}")
-        rows += _map_rows(here, noise, strength)
-    rows += _edge_rows(solved)
-    for axes, noise in zip(panels[:, 0], noises, strict=True):
-        axes.set_ylabel(f"classes $l$\n(noise σ = {noise:g})" if noise else "classes $l$\n(exact probabilities)")
-    for axes in panels[-1]:
-        axes.set_xlabel("$\\lambda d$")
-    patches = [Patch(facecolor=_REGIMES[found], edgecolor=GREY, label=_named(found)) for found in sorted(present, key=len)]
-    hatched = Patch(facecolor="white", edgecolor=_HATCH, hatch="////", label="hatched: step 1 near the first minimum")
-    lines = [Line2D([], [], color=BLACK, linewidth=1, **look) for look in _BOUNDARIES.values()]
-    cross = Line2D([], [], color=BLACK, linestyle="", marker="x", markersize=4, label="the model's own λ d and l")
-    legend(figure, [*patches, hatched, *lines, cross])
-    return Drawing("theory-regimes", figure, rows)
-
-
-def _map(axes: Axes, here: Dataset, own: Sequence[float], at: Sequence[int]) -> list[tuple[str, ...]]:
-    """Colour every parameter set (map_outputs, map_rate) by its phases, and name the regions; gives what there is.
-
-    No name is where there is a cross, at the λ d of ``own`` and the l of ``at``.
-    """
-    known = list(_REGIMES)
-    codes = _codes(here)
-    rate, outputs = here.map_rate.values, here.map_outputs.values
-    colours, norm = ListedColormap(list(_REGIMES.values())), BoundaryNorm(np.arange(len(known) + 1) - 0.5, len(known))
-    axes.pcolormesh(rate, outputs, codes, cmap=colours, norm=norm, shading="nearest", rasterized=True)
-    if not here.noise:
-        mask = here.map_resolved.values.astype(float)
-        hatched = axes.contourf(rate, outputs, mask, levels=[0.5, 1.5], colors="none", hatches=["//"])
-        hatched.set_edgecolor(_HATCH)
-        hatched.set_linewidth(0)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlim(rate[0], rate[-1])
-    axes.set_ylim(outputs[0], outputs[-1])
-    axes.grid(visible=False)
-    free = np.ones(codes.shape, bool)
-    for one, l in zip(own, at, strict=True):  # noqa: E741
-        free[np.abs(outputs - l).argmin(), np.abs(np.log(rate / one)).argmin()] = False
-    present = np.unique(codes).tolist()
-    for code in present:
-        regions, count = connected(codes == code)
-        for region in range(1, count + 1):
-            _name(axes, (regions == region) & free, rate, outputs, known[code])
-    return [known[code] for code in present]
-
-
-def _name(axes: Axes, inside: Array, rate: Array, outputs: Array, names: tuple[str, ...]) -> None:
-    """Write the phases of a region (map_outputs, map_rate) where it is widest, if it is wide enough; words are broad."""
-    depth = distance_transform_edt(np.pad(inside, 1), sampling=(1, 0.6))[1:-1, 1:-1]
-    row, column = np.unravel_index(depth.argmax(), depth.shape)
-    if depth[row, column] > 0.06 * len(rate):
-        box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
-        text = "\n".join(names) or "none"
-        axes.text(rate[column], outputs[row], text, ha="center", va="center", fontsize=6.5, bbox=box, zorder=5)
-
-
-def _codes(here: Dataset) -> Array:
-    """Which of `_REGIMES` each parameter set is in, (map_outputs, map_rate)."""
-    flags = {phase: here[f"map_{phase}"].values for phase in ("constant", "fall", "rise")}
-    codes = np.zeros(here.map_rise.shape, int)
-    for code, names in enumerate(_REGIMES):
-        codes[np.all([flags[phase] == (phase in names) for phase in flags], axis=0)] = code
-    return codes
-
-
-def _edges(axes: Axes, here: Dataset) -> None:
-    for name, look in _BOUNDARIES.items():
-        axes.plot(here[name].values, here.map_outputs.values, color=BLACK, linewidth=1, zorder=3, **look)
-
-
-def _map_rows(here: Dataset, noise: float, strength: float) -> list[Row]:
-    """A row for every parameter set; whether step 1 is near the first minimum where the decoder reads exactly."""
-    names, known = {"noise": noise, "strength": strength}, list(map(_named, _REGIMES))
-    resolved = here.map_resolved.values.astype(int)
-    return [
-        {**names, "outputs": l, "rate": rate, "phases": known[code]} | ({} if noise else {"resolved": int(near)})
-        for l, line, line_near in zip(here.map_outputs.values.tolist(), _codes(here), resolved, strict=True)  # noqa: E741
-        for rate, code, near in zip(here.map_rate.values.tolist(), line, line_near, strict=True)
-    ]
-
-
-def _edge_rows(solved: Dataset) -> list[Row]:
-    return [
-        {"strength": strength, "outputs": outputs, "boundary": name, "rate": value}
-        for name in _BOUNDARIES
-        for strength, line in zip(solved.strength.values.tolist(), solved[name].values.tolist(), strict=True)
-        for outputs, value in zip(solved.map_outputs.values.tolist(), line, strict=True)
-        if math.isfinite(value)
-    ]
-
-
-def _named(names: tuple[str, ...]) -> str:
-    return ", ".join(names) or "no phase"
 
 
 @style()
@@ -285,7 +153,7 @@ def scaling(solved: Dataset) -> Drawing:
     return Drawing("theory-scaling", figure, rows)
 
 
-def _slope(outputs: Array, values: Sequence[float]) -> float:
+def _slope(outputs: Array, values: Array) -> float:
     """Of log R over log l between the last two points."""
     return float(np.diff(np.log(values[-2:]))[0] / np.diff(np.log(outputs[-2:]))[0])
 

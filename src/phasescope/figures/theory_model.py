@@ -1,5 +1,6 @@
 """Figures 3 and 5 of Schneider & Prabhushankar (2024): the feature-strength model, and its decoders as it learns."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ _OWN, _OTHER = COLOURS[1], "#c8c8c8"
 #: The class of the samples that are drawn.
 _CLASS = 1
 #: Where the columns of Figure 3 stand: samples, attributes, outputs, probabilities.
-_SAMPLES, _X, _O, _Q = {"weak": 0.0, "strong": 1.1}, 3.6, 7.4, 10.8
+_SAMPLES, _X, _O, _Q = {"weak": 0.0, "strong": 1.1}, 4.9, 10.4, 14.9
+#: Inches of one unit of Figure 3.
+_UNIT = 0.42
 
 _DECODERS: dict[str, dict[str, Any]] = {
     "optimal": {"color": COLOURS[0], "linestyle": "-", "label": "best decoder"},
@@ -45,7 +48,7 @@ def figure_3(solved: Dataset) -> Drawing:
     """
     outputs, inputs, strength = (solved.attrs[name] for name in ("outputs", "inputs", "strength"))
     per_block = inputs // outputs
-    figure = Figure(figsize=(PAGE, 4.4))
+    figure = Figure()
     axes = figure.subplots()
     axes.set_axis_off()
     axes.set_aspect("equal")
@@ -75,19 +78,21 @@ def figure_3(solved: Dataset) -> Drawing:
         frame = (_X - 1.3, y + 0.3), 1.6, top - y
         axes.add_patch(FancyBboxPatch(*frame, boxstyle="round,pad=0.02", fill=False, edgecolor=GREY, linewidth=0.8))
         y -= 0.3
-    bottom = y + 0.45
-    _network(axes, blocks, heights, bottom)
+    _network(axes, blocks, heights)
     for name, column in _SAMPLES.items():
         axes.text(column, 0.45, name, ha="center", va="bottom")
+    axes.text(_X - 0.5, 0.45, f"{per_block} a class", ha="center", va="bottom")
     for column, name in (
-        (np.mean([*_SAMPLES.values()]), f"samples of class {_CLASS}"),
-        (_X - 0.5, f"{inputs} attributes, {per_block} a class"),
+        (sum(_SAMPLES.values()) / 2, f"samples of class {_CLASS}"),
+        (_X - 0.5, f"{inputs} attributes"),
         (_O, f"{outputs} outputs"),
         (_Q, "probabilities"),
     ):
         axes.text(column, 0.95, name, ha="center", va="bottom", fontweight="bold")
-    axes.set_xlim(-0.8, _Q + 1.0)
-    axes.set_ylim(bottom - 0.1, 1.4)
+    axes.set_xlim(-1.0, _Q + 1.1)
+    bottom = y - 0.3
+    axes.set_ylim(bottom, 1.5)
+    figure.set_size_inches(PAGE, _UNIT * (1.5 - bottom) + 0.4)
     handles = [
         Line2D([], [], color=_OWN, label="weight $a$, of a class's own attributes"),
         Line2D([], [], color=_OTHER, label="weight $b$, of all others; at first $a = b$"),
@@ -96,24 +101,26 @@ def figure_3(solved: Dataset) -> Drawing:
     return Drawing("theory-figure-3", figure, rows)
 
 
-def _network(axes: Axes, blocks: list[int | None], heights: dict[int, list[float]], bottom: float) -> None:
+def _network(axes: Axes, blocks: list[int | None], heights: dict[int, list[float]]) -> None:
     """Lines from every attribute to every output, outputs, softmax and probabilities."""
     ends = [float(np.mean(heights[block])) for block in heights]
     for output, end in zip(heights, ends, strict=True):
-        for block in sorted(heights, key=lambda block: block == output):  # own weights on top
-            look = {"color": _OWN, "linewidth": 1.1, "zorder": 2} if block == output else {"color": _OTHER, "zorder": 1}
+        for block in heights:
+            colour, width, above = (_OWN, 1.1, 2) if block == output else (_OTHER, 0.7, 1)
             for height in heights[block]:
-                axes.plot([_X, _O], [height, end], **{"linewidth": 0.7, **look})
+                axes.plot([_X, _O], [height, end], color=colour, linewidth=width, zorder=above)
         axes.plot([_O, _Q], [end, end], color=GREY, linewidth=0.8, zorder=1)
         for x, name in ((_O, "o"), (_Q, "q")):
             axes.add_patch(Circle((x, end), 0.34, facecolor="white", edgecolor=BLACK, linewidth=0.8, zorder=3))
             axes.text(x, end, f"${name}_{{{output}}}$", ha="center", va="center", fontsize=8, zorder=4)
-    for height in sum(heights.values(), []):
+    for height in itertools.chain(*heights.values()):
         axes.add_patch(Circle((_X, height), 0.17, facecolor="white", edgecolor=BLACK, linewidth=0.8, zorder=3))
     if None in blocks:
         _dots(axes, (_O, _Q), (ends[-2] + ends[-1]) / 2)
     middle, height = (_O + _Q) / 2, ends[0] - ends[-1] + 1.2
-    axes.add_patch(Rectangle((middle - 0.4, ends[-1] - 0.6), 0.8, height, facecolor="#f0f0f0", edgecolor=BLACK, zorder=3))
+    axes.add_patch(
+        Rectangle((middle - 0.4, ends[-1] - 0.6), 0.8, height, facecolor="#f0f0f0", edgecolor=BLACK, zorder=3)
+    )
     axes.text(middle, (ends[0] + ends[-1]) / 2, "softmax", rotation=90, ha="center", va="center", zorder=4)
 
 

@@ -1,7 +1,7 @@
-"""The tables of the theory as labelled arrays: the shape of R, and when what happens to it; and how they are printed."""
+"""The tables of the theory as labelled arrays and as text: the shape of R, and when what happens to it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from rich import box
@@ -15,26 +15,35 @@ from phasescope.theory.feature_strength.model import FeatureStrength
 OUTPUTS = (10, 100, 1000)
 STRENGTHS = (2.0, 3.0, 5.0)
 
-#: Above the columns where they are printed, whose numbers have so many digits.
-SHAPE = {
-    "initial": "l·R(0)",
-    "minimum": "minima",
-    "bump": "bump",
-    "bump_gap": "at Δ =",
-    "second_minimum_gap": "second minimum\nat Δ =",
-    "final": "end",
+#: How a table is printed: its title, significant digits, and the headings of the columns by name.
+PRINTED: dict[str, tuple[str, int, dict[str, str]]] = {
+    "shape": (
+        "Reconstruction error from softmax, times l",
+        4,
+        {
+            "initial": "step 0",
+            "minimum": "minima",
+            "bump": "bump",
+            "bump_gap": "bump\nat Δ",
+            "second_minimum_gap": "second\nminimum at Δ",
+            "final": "end",
+        },
+    ),
+    "times": (
+        "When: λ·d·t, with t in iterations",
+        3,
+        {
+            "corollary": "end of\nCorollary 4",
+            "leaving": "twice the\nminimum",
+            "bump": "bump",
+            "second_minimum": "second\nminimum",
+            "regained": "90 % of\nthe end",
+        },
+    ),
 }
-TIMES = {
-    "corollary": "Corollary 4\nends",
-    "leaving": "twice the\nminimum",
-    "bump": "bump",
-    "second_minimum": "second\nminimum",
-    "regained": "90 % of\nthe end",
-}
-SHAPE_DIGITS, TIMES_DIGITS = 4, 3
 
 
-def shape(outputs: Sequence[int] = OUTPUTS, strengths: Sequence[float] = STRENGTHS) -> Dataset:
+def shape(outputs: Sequence[float] = OUTPUTS, strengths: Sequence[float] = STRENGTHS) -> Dataset:
     """R at what is particular about it, on (strength, outputs); all of R times l, all gaps as they are.
 
     ``initial`` R(0), ``minimum`` (as Δ → 0+, and again at the second minimum), ``bump``, ``final``; ``bump_gap`` and
@@ -57,7 +66,7 @@ def shape(outputs: Sequence[int] = OUTPUTS, strengths: Sequence[float] = STRENGT
     return labelled(_table(columns, outputs, strengths), "shape_")
 
 
-def times(outputs: Sequence[int] = OUTPUTS, strengths: Sequence[float] = STRENGTHS, growth: float = 2.0) -> Dataset:
+def times(outputs: Sequence[float] = OUTPUTS, strengths: Sequence[float] = STRENGTHS, growth: float = 2.0) -> Dataset:
     """λ d t of the flow, on (strength, outputs): the fields of `clock.Milestones`; NaN for never.
 
     Raises:
@@ -67,22 +76,21 @@ def times(outputs: Sequence[int] = OUTPUTS, strengths: Sequence[float] = STRENGT
     return labelled(_table(found._asdict(), outputs, strengths), "times_")
 
 
-def printed(table: Dataset, headings: Mapping[str, str], digits: int, title: str) -> Table:
-    """A table of `shape` or `times` for a terminal, a row for every k and l; – for never.
+def printed(table: Dataset, which: str) -> Table:
+    """A table for a terminal, a row for every k and l; – for never.
 
     Args:
-        table: the numbers.
-        headings: of the columns, by name, in their order (`SHAPE`, `TIMES`).
-        digits: significant ones of each number.
-        title: above the table.
+        table: what `shape` or `times` gives.
+        which: "shape" or "times".
     """
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=title, title_justify="left", title_style="bold")
+    title, digits, headings = PRINTED[which]
+    shown = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
     for heading in ("k", "l", *headings.values()):
         shown.add_column(heading, justify="right", no_wrap=True)
     for k in table.strength.values.tolist():
         for classes in table.outputs.values.tolist():
             row = table.sel(strength=k, outputs=classes)
-            shown.add_row(f"{k:g}", str(classes), *(_number(float(row[name]), digits) for name in headings))
+            shown.add_row(f"{k:g}", f"{classes:g}", *(_number(float(row[name]), digits) for name in headings))
         shown.add_section()
     return shown
 
@@ -97,13 +105,13 @@ def _number(value: float, digits: int) -> str:
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
-def _grid(outputs: Sequence[int], strengths: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _grid(outputs: Sequence[float], strengths: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """The l (outputs,) and k (strength, 1), which broadcast, if they are such that there is a model."""
     classes, strong = np.asarray(outputs), np.asarray(strengths)[:, None]
     FeatureStrength(classes, strong, classes, 1.0)
     return classes, strong
 
 
-def _table(columns: dict[str, np.ndarray], outputs: Sequence[int], strengths: Sequence[float]) -> Dataset:
+def _table(columns: dict[str, np.ndarray], outputs: Sequence[float], strengths: Sequence[float]) -> Dataset:
     variables = {name: (("strength", "outputs"), values) for name, values in columns.items()}
     return Dataset(variables, {"strength": list(strengths), "outputs": list(outputs)})
