@@ -178,17 +178,17 @@ def _convergence(project: Path, tolerance: float, only: str | None) -> None:
 def _theory(outputs: str, strengths: str) -> None:
     from phasescope.theory.feature_strength import tables
 
-    given = _numbers("outputs", outputs), _numbers("strengths", strengths)
+    given = _numbers("outputs", outputs, "10,100"), _numbers("strengths", strengths, "2,3")
     console = wide_console()
     console.print(tables.printed(tables.shape(*given), "shape"))
     console.print(tables.printed(tables.times(*given), "times"))
 
 
-def _numbers(option: str, text: str) -> list[float]:
+def _numbers(option: str, text: str, example: str) -> list[float]:
     try:
         return list(dict.fromkeys(map(float, text.split(","))))
     except ValueError:
-        raise UserError(f"--{option}: {text[:60]!r} is no list of numbers; give such as --{option} 10,100") from None
+        raise UserError(f"--{option}: {text[:60]!r} is no list of numbers; give such as --{option} {example}") from None
 
 
 def _verify(paths: list[Path], full: bool, count: int, seed: int | None, mend: bool) -> None:
