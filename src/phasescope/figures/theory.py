@@ -143,7 +143,7 @@ def scaling(solved: Dataset) -> Drawing:
                 if math.isfinite(value)
             ]
             rows.append({"strength": strength, "quantity": f"slope of {words}", "value": slopes[-1]})
-        heading(axes, f"k = {strength:g}", "slopes: " + ", ".join(f"{slope:.2f}" for slope in slopes).replace("-", "−"))
+        heading(axes, f"k = {strength:g}", "slopes: " + ", ".join(f"{slope:.2g}" for slope in slopes).replace("-", "−"))
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("classes $l$")
