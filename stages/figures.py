@@ -1,12 +1,15 @@
 """Stage `figures`: draw all figures, each with the numbers behind it."""
 
+import itertools
+
 from phasescope import provenance, stage
 from phasescope.errors import UserError
+from phasescope.figures import theory
 from phasescope.figures.all import draw
 from phasescope.figures.drawing import Results, save
 from phasescope.params.figures import FiguresJob
 from phasescope.store import commit
-from phasescope.store.run import StoredRun
+from phasescope.store.run import StoredRun, read_theory
 
 
 def main() -> None:
@@ -22,8 +25,9 @@ def main() -> None:
         measures = {measure: run.measure(measure) for measure in ("decode", "probe", "distributions")}
         transfers = {target: run.measure(f"transfer-{target}") for target in job.transfers[name]}
         results[name] = Results(job.datasets[name], phases=phases[name], transfers=transfers, **measures)
+    solved = read_theory(stage.THEORY / "feature-strength").load()
     with commit.scratch(stage.FIGURES) as scratch:
-        for drawing in draw(results, job):
+        for drawing in itertools.chain(draw(results, job), theory.draw(solved)):
             save(drawing, scratch.path, job)
         scratch.commit("figures", job.model_dump())
 

@@ -61,6 +61,7 @@ STAGES = [
     ("prepare", "digits"),
     *((stage, run) for run in ("small", "flat") for stage in PER_RUN),
     ("phases",),
+    ("theory",),
     ("figures",),
 ]
 

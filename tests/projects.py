@@ -99,6 +99,7 @@ def make(path: Path) -> Project:
             *(f"{stage}@{run}" for run in ("alpha", "beta") for stage in PER_RUN),
             "transfer@ink",
             "phases",
+            "theory",
             "figures",
         ]
     )

@@ -88,6 +88,7 @@ def test_without_params(bare_project):
         ("prepare", ["digits"], "configs/datasets/digits.json"),
         ("decode", ["small"], "configs/runs/small/decode.json"),
         ("phases", [], "configs/phases.json"),
+        ("theory", [], "configs/theory.json"),
         ("figures", [], "configs/figures.json"),
     ],
 )
@@ -312,6 +313,13 @@ def test_figures_of_a_run_whose_phases_are_not_known(project):
     assert refused(project, "figures") == "metrics/phases.json knows no run 'flat': run `dvc repro phases`"
     path.unlink()
     assert refused(project, "figures") == "metrics/phases.json is not there: run `dvc repro`, or `dvc pull`"
+
+
+def test_figures_without_the_theory(project):
+    shutil.rmtree(project.path / "theory")
+    assert refused(project, "figures") == (
+        "theory/feature-strength is not there: make it with `dvc repro`, or fetch it with `dvc pull`"
+    )
 
 
 def test_show(project):

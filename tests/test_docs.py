@@ -13,6 +13,7 @@ from phasescope.params.distributions import DistributionsSettings
 from phasescope.params.figures import FiguresSettings
 from phasescope.params.phases import PhasesSettings
 from phasescope.params.probe import ProbeSettings
+from phasescope.params.theory import FeatureStrengthSettings
 from phasescope.params.train import TrainSettings
 from phasescope.params.transfer import TransferSettings
 
@@ -59,6 +60,7 @@ def test_every_picture_and_page_that_is_linked_is_there():
         ("transfer", TransferSettings),
         ("distributions", DistributionsSettings),
         ("phases", PhasesSettings),
+        ("theory", FeatureStrengthSettings),
         ("figures", FiguresSettings),
     ],
 )

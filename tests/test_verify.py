@@ -88,14 +88,14 @@ def test_what_was_made_passes(folder):
         result = checked(*how)
         assert result.exit_code == 0, result.output
         summary = result.stdout.splitlines()[-1]
-        assert summary.startswith("all well in 12 directories, ")
+        assert summary.startswith("all well in 13 directories, ")
         assert summary.endswith(told)
         assert "note" not in result.output
 
 
 @pytest.mark.parametrize(
     ("path", "directories"),
-    [("runs", 4), ("runs/small", 2), ("runs/small/train", 1), ("results/flat", 3), ("figures", 1)],
+    [("runs", 4), ("runs/small", 2), ("runs/small/train", 1), ("results/flat", 3), ("theory", 1), ("figures", 1)],
 )
 def test_a_part_of_a_project_is_checked_alone(folder, path, directories):
     assert f"all well in {directories} directories" in checked(path).stdout

@@ -65,8 +65,9 @@ STAGES: dict[str, dict[str, Any]] = {
         "outs": ["metrics/phases.csv", "provenance/phases.json"],
         "metrics": ["metrics/phases.json"],
     },
+    "theory": {"deps": ["configs/theory.json"], "outs": ["theory", "provenance/theory.json"]},
     "figures": {
-        "deps": ["configs/figures.json", "results", "metrics/phases.json"],
+        "deps": ["configs/figures.json", "results", "metrics/phases.json", "theory"],
         "outs": ["figures", "provenance/figures.json"],
     },
 }

@@ -67,6 +67,15 @@ def curve(
 
 
 @app.command()
+def theory(
+    outputs: Annotated[str, typer.Option(help="numbers of classes, l")] = "10,100,1000",
+    strengths: Annotated[str, typer.Option(help="strengths of strong samples, k")] = "2,3,5",
+) -> None:
+    """Print where the error of the feature-strength model has its minima, its bump and its end, and when."""
+    sys.exit(guarded(lambda: _theory(outputs, strengths)))
+
+
+@app.command()
 def verify(
     paths: Annotated[
         list[Path] | None, typer.Argument(help="projects, parts of them, or kept directories (default: this folder)")
@@ -164,6 +173,22 @@ def _convergence(project: Path, tolerance: float, only: str | None) -> None:
     print(f"further than {100 * tolerance:g} % from the optimum, by training loss:")
     for name, found in reports.items():
         print(f"{name}: {found}")
+
+
+def _theory(outputs: str, strengths: str) -> None:
+    from phasescope.theory.feature_strength import tables
+
+    given = _numbers("outputs", outputs, "10,100"), _numbers("strengths", strengths, "2,3")
+    console = wide_console()
+    console.print(tables.printed(tables.shape(*given), "shape"))
+    console.print(tables.printed(tables.times(*given), "times"))
+
+
+def _numbers(option: str, text: str, example: str) -> list[float]:
+    try:
+        return list(dict.fromkeys(map(float, text.split(","))))
+    except ValueError:
+        raise UserError(f"--{option}: {text[:60]!r} is no list of numbers; give such as --{option} {example}") from None
 
 
 def _verify(paths: list[Path], full: bool, count: int, seed: int | None, mend: bool) -> None:

@@ -28,6 +28,7 @@ WATCH = Path("watch")
 DATASETS = Path("datasets")
 RUNS = Path("runs")
 RESULTS = Path("results")
+THEORY = Path("theory")
 FIGURES = Path("figures")
 METRICS = Path("metrics/phases.json")
 

@@ -46,6 +46,7 @@ _RC: dict[str, Any] = {
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.5,
     "axes.axisbelow": True,
+    "hatch.linewidth": 0.5,
     "lines.linewidth": 1.2,
     "lines.markersize": 3,
     "xtick.major.width": 0.6,

@@ -21,6 +21,7 @@ from phasescope.params.figures import FiguresJob, FiguresSettings
 from phasescope.params.models import ModelSettings
 from phasescope.params.phases import PhasesJob, PhasesSettings
 from phasescope.params.probe import ProbeSettings
+from phasescope.params.theory import TheorySettings
 from phasescope.params.train import TrainJob, TrainSettings
 from phasescope.params.transfer import TransferSettings
 
@@ -61,6 +62,7 @@ class Settings(Section):
     distributions: DistributionsSettings = DistributionsSettings()
     transfer: dict[Name, TransferSettings] = {}
     phases: PhasesSettings = PhasesSettings()
+    theory: TheorySettings = TheorySettings()
     figures: FiguresSettings = FiguresSettings()
 
 
@@ -95,6 +97,7 @@ def shares(settings: Settings) -> dict[str, dict[str, Any]]:
     for name, transfer in settings.transfer.items():
         files[f"transfer/{name}.json"] = transfer.model_dump()
     runs = list(settings.runs)
+    files["theory.json"] = settings.theory.model_dump()
     files["phases.json"] = PhasesJob(runs=runs, **settings.phases.model_dump()).model_dump()
     transfers = {run: [t.dataset for t in settings.transfer.values() if t.run == run] for run in runs}
     datasets = {name: run.dataset for name, run in settings.runs.items()}

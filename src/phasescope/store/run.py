@@ -150,6 +150,22 @@ class StoredRun:
             scratch.commit(name, settings, inputs=inputs, cells=cells)
 
 
+def write_theory(target: Path, result: xr.Dataset, settings: dict[str, Any]) -> None:
+    """Commit what a model of the theory gives, of no run, as `theory/<model>`."""
+    with commit.scratch(target) as scratch:
+        arrays.write_dataset(scratch.path / arrays.GROUP, result)
+        scratch.commit("theory", settings)
+
+
+def read_theory(path: Place) -> xr.Dataset:
+    """What `write_theory` committed.
+
+    Raises:
+        StoreError: it is absent, incomplete or damaged.
+    """
+    return open_verified(manifest.read(path, "theory"))
+
+
 def labelled(dataset: xr.Dataset, name: str, dims: tuple[str, ...], source: Manifest) -> xr.DataArray:
     """The array of this name and these dimensions, the first two with their coordinates.
 

@@ -22,7 +22,7 @@ from phasescope.store.manifest import MANIFEST, Manifest, StoreError
 from phasescope.store.names import named
 
 #: What a project keeps, below its folder.
-LAYOUT = ("datasets/*", "runs/*/*", "results/*/*", "figures")
+LAYOUT = ("datasets/*", "runs/*/*", "results/*/*", "theory/*", "figures")
 #: Files that wait to be hashed at the same time.
 WAITING = 64
 _REPRO = "`dvc pull` both again, or run `dvc repro`"
@@ -62,7 +62,7 @@ class Kept:
         match self.name.split("/"):
             case ["datasets", _]:
                 return "dataset"
-            case ["runs" | "results", _, kind] | ["figures" as kind]:
+            case ["runs" | "results", _, kind] | ["theory" as kind, _] | ["figures" as kind]:
                 return kind
         return None
 

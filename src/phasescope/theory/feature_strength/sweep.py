@@ -9,6 +9,7 @@ from xarray import Dataset
 
 from phasescope.errors import UserError
 from phasescope.theory.feature_strength import reconstruction
+from phasescope.theory.feature_strength.labels import labelled
 from phasescope.theory.feature_strength.leap import gaps
 from phasescope.theory.feature_strength.model import FeatureStrength, increasing_steps
 
@@ -57,9 +58,10 @@ def sweep(
         "rise_share": end / minimum - 1,
         "end_ratio": end / start,
     }
-    return Dataset(
+    found = Dataset(
         {"error": (("set", "step"), error), "gap": (("set", "step"), gap)}
         | {name: ("set", values) for name, values in of_sets.items()},
         {"step": numbers} | {name: ("set", values) for name, values in fields.items()},
         {"title": "Feature-strength model: reconstruction error from softmax, best linear decoder"},
     )
+    return labelled(found)

@@ -1,0 +1,65 @@
+"""Settings of the stage `theory`: the models that are solved, a section for each."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from phasescope.params.base import EACH_ONCE, Section
+
+
+def _increasing(ends: list[float]) -> list[float]:
+    if not ends[0] < ends[1]:
+        raise ValueError("expected the lower end, then the higher one")
+    return ends
+
+
+#: For a range, given by its two ends.
+_ENDS = (Field(min_length=2, max_length=2), AfterValidator(_increasing))
+
+Outputs = Annotated[int, Field(ge=2, le=10**6)]
+Strength = Annotated[float, Field(gt=1, le=100)]
+Rate = Annotated[float, Field(gt=0, le=10**12)]
+Stage = Literal["initial", "first-minimum", "bump", "second-minimum", "end"]
+
+
+class FeatureStrengthSettings(Section):
+    """The feature-strength model of the learning-phases paper, and what it is compared with."""
+
+    #: l, the number of classes.
+    outputs: Outputs = 10
+    #: k, what the attributes of a strong sample are; those of a weak one are 1.
+    strength: Strength = 2.0
+    #: d, the number of attributes.
+    inputs: Annotated[int, Field(ge=2, le=10**9, validate_default=True)] = 1000
+    #: λ, from the phases that come one after the other to a leap over all of them; Figure 5 tells steps at the first.
+    learning_rates: Annotated[list[Rate], Field(min_length=1, max_length=6), EACH_ONCE] = [1e-4, 1e-3, 0.01, 0.1, 0.5]
+    #: The last step; nothing is trained, so that there may be many.
+    iterations: Annotated[int, Field(ge=1, le=10**12)] = 65_536
+    #: σ of noise on the probability that the decoder reads, for the curves with a constant phase; 0 leaves them out.
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.01
+    #: The panels of Figure 5, in the order of time.
+    stages: Annotated[list[Stage], Field(min_length=1), EACH_ONCE] = [
+        *("initial", "first-minimum", "bump", "second-minimum", "end")
+    ]
+    #: Other l and k, for the families of curves, the map, the scaling, and the tables.
+    compared_outputs: Annotated[list[Outputs], Field(min_length=1, max_length=4), EACH_ONCE] = [10, 100, 1000]
+    compared_strengths: Annotated[list[Strength], Field(min_length=1, max_length=4), EACH_ONCE] = [2.0, 3.0, 5.0]
+    #: Lowest and highest l and λ d of the map, and how many of each it has; l of the scaling.
+    map_outputs: Annotated[list[Outputs], *_ENDS] = [3, 1000]
+    map_rates: Annotated[list[Rate], *_ENDS] = [0.01, 1e7]
+    map_points: Annotated[int, Field(ge=2, le=100)] = 48
+
+    @field_validator("inputs")
+    @classmethod
+    def _whole_blocks(cls, inputs: int, given: ValidationInfo) -> int:
+        outputs = given.data.get("outputs")  # not there if it is a mistake itself
+        if outputs is not None and inputs % outputs:
+            near = max(outputs, inputs - inputs % outputs)
+            raise ValueError(f"expected a multiple of outputs, which is {outputs}, such as {near}")
+        return inputs
+
+
+class TheorySettings(Section):
+    """What is known of a model without training it."""
+
+    feature_strength: FeatureStrengthSettings = FeatureStrengthSettings()
