@@ -27,7 +27,8 @@ def main() -> None:
         results[name] = Results(job.datasets[name], phases=phases[name], transfers=transfers, **measures)
     solved = read_theory(stage.THEORY / "feature-strength").load()
     with commit.scratch(stage.FIGURES) as scratch:
-        for drawing in itertools.chain(draw(results, job), theory.draw(solved)):
+        losses = {run: results[run].loss.sel(layer="softmax") for run in job.solved}
+        for drawing in itertools.chain(draw(results, job), theory.draw(solved, losses, job.solved)):
             save(drawing, scratch.path, job)
         scratch.commit("figures", job.model_dump())
 

@@ -1,7 +1,7 @@
 """Figures of the feature-strength model: R over the gap, over steps, and over the number of classes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from xarray import DataArray, Dataset
 
-from phasescope.figures.drawing import Drawing, Row
+from phasescope.figures.drawing import Curve, Drawing, Row
 from phasescope.figures.layout import BASELINE, MINIMUM, heading, legend, side_by_side
 from phasescope.figures.style import BLACK, COLOURS, PAGE, Array, step_axis, style
 from phasescope.figures.theory_model import figure_3, figure_5
 from phasescope.figures.theory_regimes import regimes
+from phasescope.params.figures import SolvedRun
+from phasescope.theory.feature_strength import leap, reconstruction
+from phasescope.theory.feature_strength.model import FeatureStrength
 
+#: Points of the line of the theory over the steps of a run.
+_DENSE = 200
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _SCALED = {
     "scaling_initial": ("step 0", -1),
@@ -25,11 +30,13 @@ _SCALED = {
 }
 
 
-def draw(solved: Dataset) -> Iterator[Drawing]:
+def draw(solved: Dataset, runs: Mapping[str, DataArray], models: Mapping[str, SolvedRun]) -> Iterator[Drawing]:
     """Yield every figure of the feature-strength model.
 
     Args:
         solved: what `phasescope.solve.feature_strength` gives.
+        runs: the reconstruction loss at softmax, (seed, step), of the runs that are trained on the model.
+        models: their parameters.
     """
     yield figure_3(solved)
     yield figure_5(solved)
@@ -37,6 +44,8 @@ def draw(solved: Dataset) -> Iterator[Drawing]:
     yield phases(solved)
     yield regimes(solved)
     yield scaling(solved)
+    if runs:
+        yield measured(runs, models)
 
 
 @style()
@@ -119,6 +128,36 @@ def phases(solved: Dataset) -> Drawing:
     ]
     legend(figure, [*rates, *(Line2D([], [], **look, label=name) for name, look in looks.items())])
     return Drawing("theory-phases", figure, rows)
+
+
+@style()
+def measured(runs: Mapping[str, DataArray], models: Mapping[str, SolvedRun]) -> Drawing:
+    """R of trained networks, a panel for each run, and R of the theory for equal initial weights as a line."""
+    figure, (stacks,) = side_by_side([len(runs)], (2.6,), abreast=min(len(runs), 3))
+    rows: list[Row] = []
+    for (run, error), (axes,) in zip(runs.items(), stacks, strict=True):
+        model = models[run]
+        last = int(error.step[-1])
+        steps = np.unique(np.geomspace(1, last, _DENSE).round().astype(np.int64))
+        gap = leap.gaps(FeatureStrength(**dict(model)), np.append(0, steps))
+        exact = reconstruction.optimal(gap, model.outputs, model.strength)
+        axes.plot(steps, exact[1:], color=BLACK, linewidth=1)
+        axes.plot([0], exact[:1], color=BLACK, linestyle="", marker="_", markersize=8)
+        names = {"run": run, "quantity": "theory"}
+        rows += [
+            {**names, "step": step, "value": value}
+            for step, value in zip([0, *steps.tolist()], exact.tolist(), strict=True)
+        ]
+        look = {"color": COLOURS[0], "marker": "o", "linestyle": "", "markersize": 4}
+        Curve.of(error).draw(axes, rows, {"run": run, "quantity": "measured"}, **look)
+        heading(axes, run, f"l = {model.outputs}, k = {model.strength:g}, λ d = {model.learning_rate * model.inputs:g}")
+        axes.set_yscale("log")
+        step_axis(axes, error.step.values)
+        axes.set_xlabel("iteration")
+        axes.set_ylabel("$R$ (mean squared error)")
+    measured_in = Line2D([], [], color=COLOURS[0], marker="o", linestyle="", markersize=4, label="trained network")
+    legend(figure, [measured_in, Line2D([], [], color=BLACK, linewidth=1, label="theory, equal initial weights")])
+    return Drawing("theory-runs", figure, rows)
 
 
 @style()

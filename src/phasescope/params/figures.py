@@ -22,6 +22,15 @@ class FiguresSettings(Section):
     features: str = "predense"
 
 
+class SolvedRun(Section):
+    """The parameters of the feature-strength model that a run is trained on as the theory has it."""
+
+    outputs: int
+    strength: float
+    inputs: int
+    learning_rate: float
+
+
 class FiguresJob(FiguresSettings):
     """All that `figures` needs to know."""
 
@@ -30,3 +39,5 @@ class FiguresJob(FiguresSettings):
     datasets: dict[Name, Name]
     #: The datasets that each run is transferred to.
     transfers: dict[Name, list[Name]]
+    #: The runs that theory knows the reconstruction loss of.
+    solved: dict[Name, SolvedRun]

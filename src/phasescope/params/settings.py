@@ -17,7 +17,7 @@ from phasescope.params.base import Name, Section
 from phasescope.params.datasets import DatasetSettings
 from phasescope.params.decode import DecodeSettings
 from phasescope.params.distributions import DistributionsSettings
-from phasescope.params.figures import FiguresJob, FiguresSettings
+from phasescope.params.figures import FiguresJob, FiguresSettings, SolvedRun
 from phasescope.params.models import ModelSettings
 from phasescope.params.phases import PhasesJob, PhasesSettings
 from phasescope.params.probe import ProbeSettings
@@ -101,9 +101,24 @@ def shares(settings: Settings) -> dict[str, dict[str, Any]]:
     files["phases.json"] = PhasesJob(runs=runs, **settings.phases.model_dump()).model_dump()
     transfers = {run: [t.dataset for t in settings.transfer.values() if t.run == run] for run in runs}
     datasets = {name: run.dataset for name, run in settings.runs.items()}
-    figures = FiguresJob(runs=runs, datasets=datasets, transfers=transfers, **settings.figures.model_dump())
+    solved = {name: found for name, run in settings.runs.items() if (found := _solved(run, settings)) is not None}
+    figures = FiguresJob(
+        runs=runs, datasets=datasets, transfers=transfers, solved=solved, **settings.figures.model_dump()
+    )
     files["figures.json"] = figures.model_dump()
     return files
+
+
+def _solved(run: RunSettings, settings: Settings) -> SolvedRun | None:
+    """The parameters of a run that does what the theory says: full-batch gradient descent of F0 on its data model."""
+    data, train = settings.datasets[run.dataset], run.train
+    if data.outputs is None or data.strength is None or data.inputs is None or run.model.name != "f0":
+        return None
+    plain = train.loss == "cross-entropy" and not train.momentum and not train.weight_decay
+    if not plain or train.batch_size < 2 * data.outputs or "softmax" not in [tap.name for tap in run.activations.taps]:
+        return None
+    given = data.model_dump(include={"outputs", "strength", "inputs"})
+    return SolvedRun(**given, learning_rate=train.learning_rate)
 
 
 def unknown(value: str, known: list[str], what: str) -> str:
