@@ -2,21 +2,29 @@
 
 import numpy as np
 import pytest
+from xarray import DataArray
 
 from phasescope.figures.drawing import save
 from phasescope.figures.theory import draw
-from phasescope.params.figures import FiguresSettings
+from phasescope.params.figures import FiguresSettings, SolvedRun
+from phasescope.params.settings import read, shares
 from phasescope.params.theory import FeatureStrengthSettings
 from phasescope.solve import feature_strength
 from phasescope.theory.feature_strength import reconstruction, recursion, regimes, sweep
 from phasescope.theory.feature_strength.model import FeatureStrength, samples
 
-NAMES = ["figure-3", "figure-5", "curve", "phases", "regimes", "scaling"]
+NAMES = ["figure-3", "figure-5", "curve", "phases", "regimes", "scaling", "runs"]
 #: A small map; and two classes, where there is no bump, without the curves with noise.
 SETTINGS = FeatureStrengthSettings(map_points=12)
 FEW = FeatureStrengthSettings(
     outputs=2, inputs=2, noise=0, compared_outputs=[3], compared_strengths=[1.5], map_points=4
 )
+
+#: A run of two seeds that are 1 % beside the theory.
+MODELS = {"trained": SolvedRun(outputs=10, strength=2.0, inputs=100, learning_rate=0.05)}
+STEPS = [0, 1, 2, 4, 8, 16]
+EXACT = reconstruction.optimal(recursion.gaps(FeatureStrength(10, 2.0, 100, 0.05), STEPS), 10, 2.0)
+RUNS = {"trained": DataArray([0.99 * EXACT, 1.01 * EXACT], {"seed": [0, 1], "step": STEPS}, ("seed", "step"))}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +34,7 @@ def solved():
 
 @pytest.fixture(scope="module")
 def drawings(solved):
-    return {drawing.name.removeprefix("theory-"): drawing for drawing in draw(solved)}
+    return {drawing.name.removeprefix("theory-"): drawing for drawing in draw(solved, RUNS, MODELS)}
 
 
 def values(rows, key="value", **wanted):
@@ -36,7 +44,7 @@ def values(rows, key="value", **wanted):
 def test_each_figure_is_drawn_once_and_the_same_bytes_twice(solved, drawings, tmp_path):
     assert list(drawings) == NAMES
     for folder in ("first", "second"):
-        for drawing in draw(solved):
+        for drawing in draw(solved, RUNS, MODELS):
             save(drawing, tmp_path / folder, FiguresSettings(formats=["svg", "png"], dpi=40))
     files = sorted(path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*"))
     assert len(files) == 3 * len(NAMES)
@@ -45,8 +53,8 @@ def test_each_figure_is_drawn_once_and_the_same_bytes_twice(solved, drawings, tm
 
 
 def test_figures_of_two_classes_without_noise(tmp_path):
-    found = {drawing.name.removeprefix("theory-"): drawing for drawing in draw(feature_strength(FEW))}
-    assert list(found) == NAMES
+    found = {drawing.name.removeprefix("theory-"): drawing for drawing in draw(feature_strength(FEW), {}, {})}
+    assert list(found) == NAMES[:-1]
     for drawing in found.values():
         save(drawing, tmp_path, FiguresSettings(formats=["svg"]))
     headings = [text.get_text() for axes in found["figure-5"].figure.axes for text in axes.texts]
@@ -152,3 +160,39 @@ def test_scaling_falls_as_corollary_4_has_it(drawings):
         # The bump of k = 2 is not yet at 1/(2l) with a thousand classes.
         (bump,) = values(rows, strength=strength, quantity="slope of bump")
         assert -1 < bump < -0.85
+
+
+def test_trained_networks_are_shown_over_the_theory(drawings):
+    rows = drawings["runs"].rows
+    theory = {row["step"]: row["value"] for row in rows if row["quantity"] == "theory"}
+    np.testing.assert_allclose([theory[step] for step in STEPS], EXACT, rtol=1e-10)
+    np.testing.assert_allclose(values(rows, quantity="measured", seed="mean"), EXACT, rtol=1e-12)
+    np.testing.assert_allclose(values(rows, quantity="measured", seed="std"), 0.02 / 2**0.5 * EXACT, rtol=1e-9)
+
+
+MODEL_RUN = """\
+datasets: {model: {source: feature-strength, outputs: 4, strength: 3, inputs: 8}}
+runs:
+  solved:
+    dataset: model
+    model: {name: f0}
+    train: {batch_size: 8, momentum: 0, learning_rate: 0.5}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "known"),
+    [
+        ("batch_size: 8", "batch_size: 8", True),
+        ("batch_size: 8", "batch_size: 7", False),
+        ("momentum: 0", "momentum: 0.9", False),
+        ("momentum: 0", "momentum: 0, weight_decay: 0.1", False),
+        ("momentum: 0", "momentum: 0, loss: hinge", False),
+        ("name: f0", "name: vgg8", False),
+        ("name: f0}", "name: f0}\n    activations: {taps: [logits]}", False),
+    ],
+)
+def test_theory_is_drawn_for_runs_that_do_what_it_says(params, old, new, known):
+    solved = shares(read(params(MODEL_RUN.replace(old, new))))["figures.json"]["solved"]
+    model = {"outputs": 4, "strength": 3.0, "inputs": 8, "learning_rate": 0.5}
+    assert solved == ({"solved": model} if known else {})

@@ -133,7 +133,7 @@ def phases(solved: Dataset) -> Drawing:
 @style()
 def measured(runs: Mapping[str, DataArray], models: Mapping[str, SolvedRun]) -> Drawing:
     """R of trained networks, a panel for each run, and R of the theory for equal initial weights as a line."""
-    figure, (stacks,) = side_by_side([len(runs)], (2.6,), abreast=min(len(runs), 3))
+    figure, (stacks,) = side_by_side([len(runs)], (2.2,))
     rows: list[Row] = []
     for (run, error), (axes,) in zip(runs.items(), stacks, strict=True):
         model = models[run]
