@@ -6,15 +6,17 @@ from typing import Any
 from phasescope import provenance, stage
 from phasescope.compute import choose
 from phasescope.params.train import TrainJob
-from phasescope.training import train
+from phasescope.training import train, write_curves
 
 
 def main(run: str, **where: Any) -> None:
-    """Write runs/<run>/train."""
+    """Write runs/<run>/train, and what is small of it and asked for often as results/<run>/training."""
     chosen = choose(**where)
     job = stage.settings(f"runs/{run}/train.json", TrainJob)
     provenance.write(f"runs/{run}/train", **asdict(chosen))
-    train(job, stage.DATASETS / job.dataset, stage.RUNS / run / "train", chosen, run, stage.cache())
+    target = stage.RUNS / run / "train"
+    train(job, stage.DATASETS / job.dataset, target, chosen, run, stage.cache())
+    write_curves(run, target, stage.RESULTS / run / "training")
 
 
 if __name__ == "__main__":

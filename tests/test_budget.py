@@ -121,8 +121,8 @@ def test_operations_of_a_training_of_f0():
     text = PARAMS.replace("model: {name: vgg8, width: 0.05}", "model: {name: f0}")
     run = Run(parsed(text).runs["small"], DIGITS)
     forward = 2 * 64 * 10
-    updates, tests = 3 * forward * 32 * 16, forward * 500 * 6
-    assert work.train(run, workers=2).network == updates + tests
+    updates, looked_at = 3 * forward * 32 * 16, forward * (1297 + 500) * 6
+    assert work.train(run, workers=2).network == updates + looked_at
     assert work.train(run, workers=1).network == 2 * (updates + tests)
 
 

@@ -7,7 +7,10 @@ from phasescope.errors import UserError
 from phasescope.params.settings import read
 from phasescope.resolve import resolve
 
-TRAIN_KEYS = "batch_size, iterations, learning_rate, loss, momentum, seeds, weight_decay"
+TRAIN_KEYS = (
+    "batch_size, betas, evaluate_every, iterations, learning_rate, loss, momentum, optimiser, sampling, seeds, warmup, "
+    "weight_decay"
+)
 TOP_KEYS = "activations, datasets, decode, distributions, figures, phases, probe, runs, theory, train, transfer"
 RUN_KEYS = "activations, dataset, decode, distributions, model, probe, train"
 NETWORKS = "f0, vgg8, vgg11, vgg13, vgg16, resnet10"

@@ -37,7 +37,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "train": {
         "foreach": "${runs}",
         "deps": [f"{CONFIG}/train.json", DATASET],
-        "outs": [f"{RUN}/train", f"{PROVENANCE}/train.json"],
+        "outs": [f"{RUN}/train", f"{RESULT}/training", f"{PROVENANCE}/train.json"],
     },
     "activations": {
         "foreach": "${runs}",

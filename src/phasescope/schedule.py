@@ -1,4 +1,4 @@
-"""The iterations at which a network is looked at: 0 and the powers of two."""
+"""The iterations at which a network is looked at: 0 and the powers of two, and for its loss more often if asked."""
 
 
 def checkpoint_steps(iterations: int) -> list[int]:
@@ -11,3 +11,13 @@ def checkpoint_steps(iterations: int) -> list[int]:
     [0, 1, 2, 4, 8]
     """
     return [0] + [1 << i for i in range(iterations.bit_length())]
+
+
+def evaluation_steps(iterations: int, every: int | None) -> list[int]:
+    """Steps at which loss and accuracy are looked at: the checkpoints and, if asked, multiples of ``every``.
+
+    >>> evaluation_steps(10, every=3)
+    [0, 1, 2, 3, 4, 6, 8, 9]
+    """
+    more = range(0, iterations + 1, every) if every else ()
+    return sorted({*checkpoint_steps(iterations), *more})

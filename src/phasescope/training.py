@@ -4,7 +4,8 @@ Everything random comes from the run's seed: the initialisation from torch's gen
 epoch e from (seed, e). Looking at the network never disturbs its training.
 
 The store of a training holds, per seed, the weights at every checkpoint as one flat vector, the loss and accuracy of
-every batch, those on the test images at every checkpoint, and the state of the optimiser after the last update.
+every batch, those on training and test images at every checkpoint and as often as is asked for, and the state of the
+optimiser after the last update.
 """
 
 import hashlib
@@ -23,13 +24,13 @@ from phasescope.compute import Compute
 from phasescope.data.dataset import Dataset
 from phasescope.data.tensors import Images
 from phasescope.errors import UserError
-from phasescope.models import state
+from phasescope.models import optimisers, state
 from phasescope.models.losses import LOSSES, UNITS
 from phasescope.models.zoo import build, place
 from phasescope.parallel import map_in_processes
 from phasescope.params.train import TrainJob
 from phasescope.progress import Progress, tell_computed
-from phasescope.schedule import checkpoint_steps
+from phasescope.schedule import checkpoint_steps, evaluation_steps
 from phasescope.store import arrays, commit, manifest
 from phasescope.store.cache import CellCache
 from phasescope.store.datasets import read_dataset
@@ -41,18 +42,25 @@ RESUME_INTERVAL = 30.0
 #: Kinds of cells: the weights of a checkpoint, and where a training stands.
 WEIGHTS, STATES = "train-weights", "train-states"
 
+#: Training images whose loss and accuracy is looked at, at most: those of a fixed random order.
+EVALUATION_IMAGES = 10_000
 _BATCH = "on the batch, before the update"
-_TEST = "on the test images, BatchNorm with running statistics"
+_EVALUATED = {"train": "training images", "test": "test images"}
+#: Loss and accuracy as they are looked at, BatchNorm with running statistics: long name and dimension after the seed.
+EVALUATIONS = {
+    f"{part}_{what}": (("evaluation",), f"{what} on the {images}, BatchNorm with running statistics")
+    for part, images in _EVALUATED.items()
+    for what in ("loss", "accuracy")
+}
 #: What is logged, and where a training stands after its last update: dimensions after the seed, and long name.
 LOGS = {
     "last_weights": (("parameter",), "parameters and buffers after the last update"),
-    "last_momentum": (("trainable",), "momentum of the parameters after the last update"),
+    "last_moments": (("moment", "trainable"), "averages of gradients that the optimiser keeps after the last update"),
     "last_rng": (("byte",), "state of torch's random number generator"),
     "sha256": (("step",), "SHA-256 of the weights"),
     "loss": (("iteration",), f"loss {_BATCH}"),
     "accuracy": (("iteration",), f"accuracy {_BATCH}"),
-    "test_loss": (("step",), f"loss {_TEST}"),
-    "test_accuracy": (("step",), f"accuracy {_TEST}"),
+    **EVALUATIONS,
 }
 
 
@@ -67,7 +75,7 @@ def train(job: TrainJob, dataset_path: Path, target: Path, compute: Compute, lab
         StoreError: another process is training this run.
     """
     dataset = manifest.read(dataset_path, "dataset")
-    shared = job.model_dump(exclude={"seeds", "iterations"})
+    shared = job.model_dump(exclude={"seeds", "iterations", *optimisers.UNHEEDED[job.optimiser]})
     keys = [commit.fingerprint(shared, seed, dataset.digest) for seed in job.seeds]
     steps = checkpoint_steps(job.iterations)
     with commit.scratch(target) as scratch:
@@ -80,7 +88,7 @@ def train(job: TrainJob, dataset_path: Path, target: Path, compute: Compute, lab
         states = xr.concat(
             [state for state, _ in trained], xr.DataArray(job.seeds, dims="seed"), combine_attrs="drop_conflicts"
         )
-        _write_logs(path, states)
+        _write_logs(path, states, job.evaluate_every)
         hashes = {
             str(seed): dict(zip(map(str, steps), states["sha256"].sel(seed=seed).values.tolist(), strict=True))
             for seed in job.seeds
@@ -108,6 +116,22 @@ def train(job: TrainJob, dataset_path: Path, target: Path, compute: Compute, lab
         )
 
 
+def write_curves(run: str, training_path: Path, target: Path) -> None:
+    """Commit the loss and accuracy on training and test images of a training, (seed, step), to the directory `target`.
+
+    They are small, and what phases and figures need of a training; steps are those at which they were looked at.
+    """
+    training = manifest.read(training_path, "train")
+    stored = arrays.load(arrays.open_dataset(training_path / arrays.GROUP)[list(EVALUATIONS)], str(training_path))
+    curves = stored.reset_coords(drop=True).rename(evaluation="step")
+    curves = curves.assign_coords(seed=stored["seed"], step=stored["evaluation"].rename(evaluation="step"))
+    with commit.scratch(target) as scratch:
+        arrays.write_dataset(scratch.path / arrays.GROUP, curves)
+        cells: dict[str, Any] = {"seeds": [], "steps": [], "layers": [], "files": {}, "arrays": {}}
+        inputs = {f"runs/{run}/train": training.digest}
+        scratch.commit("training", training.settings, inputs=inputs, cells=cells)
+
+
 def train_seed(
     advance: Callable[[int], None],
     job: TrainJob,
@@ -127,21 +151,16 @@ def train_seed(
     training.resume()
     advance(training.step)
     known = len(training.hashes)
-    steps = checkpoint_steps(job.iterations)
     saved_at = time.monotonic()
-    for step, batch in batches(
-        training.seed, len(training.images.labels), job.batch_size, training.step, job.iterations
-    ):
-        if step in steps[len(training.hashes) :]:
-            training.checkpoint()
-        elif time.monotonic() - saved_at > RESUME_INTERVAL:
+    for batch in batches(job, training.seed, len(training.images.labels), training.step):
+        training.look()
+        if time.monotonic() - saved_at > RESUME_INTERVAL:
             training.save()
             saved_at = time.monotonic()
         training.update(batch)
         advance(training.step)
-    if len(training.hashes) < len(steps):
-        training.checkpoint()
-    return training.save(), len(steps) - known
+    training.look()
+    return training.save(), len(training.hashes) - known
 
 
 def checkpoint_key(key: str, step: int) -> str:
@@ -166,20 +185,26 @@ class _SeedTraining:
         self.step = 0
         #: SHA-256 of the weights of every checkpoint made so far.
         self.hashes: list[str] = []
-        self.images = Images.of(dataset, np.flatnonzero(dataset.train), device, job.model.dtype)
-        self._test_images = Images.of(dataset, np.flatnonzero(~dataset.train), device, job.model.dtype)
+        training = np.flatnonzero(dataset.train)
+        looked_at = np.random.default_rng(3).permutation(training)[:EVALUATION_IMAGES]
+        self.images = Images.of(dataset, training, device, job.model.dtype)
+        self._looked_at = {
+            "train": Images.of(dataset, np.sort(looked_at), device, job.model.dtype),
+            "test": Images.of(dataset, np.flatnonzero(~dataset.train), device, job.model.dtype),
+        }
+        self._steps = checkpoint_steps(job.iterations)
+        self._evaluation_steps = evaluation_steps(job.iterations, job.evaluate_every)
+        #: Loss and accuracy at each evaluation made so far, in the order of `EVALUATIONS`.
+        self._evaluated: list[list[float]] = []
         self._job, self._index, self._cache, self._key = job, index, cache, key
         self._loss = LOSSES[job.loss]
         self._weights = arrays.open_array(path, "weights")
         torch.manual_seed(self.seed)
         self._network = place(build(job.model, *dataset.shape), device)
         self._network.train()
-        self._optimiser = torch.optim.SGD(
-            self._network.parameters(), lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay
-        )
+        self._optimiser = optimisers.build(job, self._network)
         # Filled on the device, so that no update waits for the host.
         self._logs = torch.full((2, job.iterations), torch.nan, device=device, dtype=getattr(torch, job.model.dtype))
-        self._tests = np.full((2, len(checkpoint_steps(job.iterations))), np.nan)
         #: The state saved last, which the next one replaces.
         self._saved: Path | None = None
 
@@ -189,6 +214,8 @@ class _SeedTraining:
         labels = self.images.labels[rows]
         outputs = self._network(self.images.images[rows])
         loss = self._loss(outputs, labels)
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._job.learning_rate * min(1.0, (self.step + 1) / max(1, self._job.warmup))
         self._optimiser.zero_grad()
         loss.backward()
         self._optimiser.step()
@@ -196,8 +223,17 @@ class _SeedTraining:
         self._logs[1, self.step] = (outputs.detach().argmax(1) == labels).float().mean()
         self.step += 1
 
+    def look(self) -> None:
+        """Take the loss and accuracy, and a checkpoint, if this is a step at which they are due."""
+        if self.step in self._evaluation_steps[len(self._evaluated) :][:1]:
+            self._evaluated.append(
+                [value for data in self._looked_at.values() for value in evaluate(self._network, data, self._loss)]
+            )
+        if self.step in self._steps[len(self.hashes) :][:1]:
+            self.checkpoint()
+
     def checkpoint(self) -> None:
-        """Write the weights as the next checkpoint, look at the test images, and save."""
+        """Write the weights as the next checkpoint, and save."""
         vector = state.flatten(self._network).cpu().numpy()
         if not np.isfinite(vector).all():
             raise UserError(
@@ -208,7 +244,6 @@ class _SeedTraining:
         arrays.write_cell(self._weights, (self._index, position), vector)
         shard = arrays.shard(self._weights, (self._index, position))
         self._cache.put(WEIGHTS, checkpoint_key(self._key, self.step), shard)
-        self._tests[:, position] = evaluate(self._network, self._test_images, self._loss)
         self.hashes.append(hashlib.sha256(vector.tobytes()).hexdigest())
         self.save()
 
@@ -224,7 +259,6 @@ class _SeedTraining:
 
     def resume(self) -> None:
         """Go on from the furthest state that is known, if the checkpoints up to it are."""
-        steps = checkpoint_steps(self._job.iterations)
         states = sorted(self._cache.versions(STATES, self._key), key=lambda version: version[1].attrs["step"])
         fitting = [version for version in states if version[1].attrs["step"] <= self._job.iterations]
         for older, reached in fitting[:-1]:
@@ -233,34 +267,34 @@ class _SeedTraining:
         if not fitting:
             return
         path, saved = fitting[-1]
-        for position, step in enumerate(steps[: saved.sizes["step"]]):
+        for position, step in enumerate(self._steps[: saved.sizes["step"]]):
             shard = arrays.shard(self._weights, (self._index, position))
             if not self._cache.get(WEIGHTS, checkpoint_key(self._key, step), shard):
                 return
         self._saved = None if _is_end(saved) else path
         self.step, self.hashes = saved.attrs["step"], saved["sha256"].values.tolist()
-        self._tests[:, : len(self.hashes)] = [saved["test_loss"], saved["test_accuracy"]]
+        self._evaluated = np.stack([saved[name].values for name in EVALUATIONS], axis=1).tolist()
         weights = torch.from_numpy(saved["last_weights"].values)
         state.unflatten(self._network, weights, state.table(self._network))
-        _restore_momentum(self._optimiser, saved["last_momentum"].values)
+        optimisers.restore(self._job, self._optimiser, saved["last_moments"].values, self.step)
         torch.set_rng_state(torch.from_numpy(saved["last_rng"].values))
         logs = torch.from_numpy(np.stack([saved["loss"], saved["accuracy"]]))
         self._logs[:, : self.step] = logs.to(self._logs.device)
 
     def _state(self) -> xr.Dataset:
         """Where the training stands, in the names of the store."""
-        logs, tests = self._logs[:, : self.step].cpu().numpy(), self._tests[:, : len(self.hashes)]
+        logs = self._logs[:, : self.step].cpu().numpy()
+        evaluated = np.array(self._evaluated, dtype=np.float64).reshape(-1, len(EVALUATIONS))
         values = {
             "last_weights": state.flatten(self._network).cpu().numpy(),
-            "last_momentum": _momentum(self._optimiser),
+            "last_moments": optimisers.moments(self._job, self._optimiser),
             "last_rng": torch.get_rng_state().numpy(),
             "sha256": np.array(self.hashes, dtype=str),
             "loss": logs[0],
             "accuracy": logs[1],
-            "test_loss": tests[0],
-            "test_accuracy": tests[1],
+            **dict(zip(EVALUATIONS, evaluated.T, strict=True)),
         }
-        units = {"loss": UNITS[self._job.loss], "test_loss": UNITS[self._job.loss]}
+        units = {name: UNITS[self._job.loss] for name in LOGS if name.endswith("loss")}
         described = {
             name: (dims, values[name], {"units": units.get(name, "1"), "long_name": long_name})
             for name, (dims, long_name) in LOGS.items()
@@ -272,22 +306,27 @@ def _is_end(reached: xr.Dataset) -> bool:
     return reached.attrs["step"] == reached.attrs["iterations"]
 
 
-def batches(seed: int, samples: int, batch_size: int, start: int, iterations: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The step and sample indices (batch,) of every update from `start` on.
+def batches(job: TrainJob, seed: int, samples: int, start: int) -> Iterator[np.ndarray]:
+    """The sample indices (batch,) of every update from step `start` on, any of which can be found again.
 
-    Each epoch visits every sample once, in an order drawn from (seed, epoch), so that any step can be found again; its
-    last batch holds what is left over. A single sample left over joins the batch before it, for BatchNorm cannot
-    normalise one alone.
+    In epochs, each visits every sample once, in an order drawn from (seed, epoch); its last batch holds what is left
+    over. A single sample left over joins the batch before it, for BatchNorm cannot normalise one alone. With
+    replacement, each batch is drawn from (seed, step).
     """
-    per_epoch = max(1, samples // batch_size) if samples % batch_size == 1 else math.ceil(samples / batch_size)
+    length = min(job.batch_size, samples)
+    if job.sampling == "replacement":
+        for step in range(start, job.iterations):
+            yield np.random.default_rng([seed, step]).integers(samples, size=length)
+        return
+    per_epoch = max(1, samples // length) if samples % length == 1 else math.ceil(samples / length)
     epoch, order = -1, np.empty(0, dtype=np.int64)
-    for step in range(start, iterations):
+    for step in range(start, job.iterations):
         if step // per_epoch != epoch:
             epoch = step // per_epoch
             order = np.random.default_rng([seed, epoch]).permutation(samples)
         position = step % per_epoch
-        end = None if position == per_epoch - 1 else (position + 1) * batch_size
-        yield step, order[position * batch_size : end]
+        end = None if position == per_epoch - 1 else (position + 1) * length
+        yield order[position * length : end]
 
 
 def evaluate(network: nn.Module, data: Images, criterion: Callable[..., torch.Tensor]) -> tuple[float, float]:
@@ -306,24 +345,6 @@ def evaluate(network: nn.Module, data: Images, criterion: Callable[..., torch.Te
     return loss / len(data.labels), correct / len(data.labels)
 
 
-def _momentum(optimiser: torch.optim.Optimizer) -> np.ndarray:
-    """The momentum of all parameters (parameter,), zero before the first update and without momentum."""
-    parameters = optimiser.param_groups[0]["params"]
-    buffers = [optimiser.state[p].get("momentum_buffer") for p in parameters]
-    parts = [torch.zeros_like(p) if b is None else b for p, b in zip(parameters, buffers, strict=True)]
-    return torch.cat([part.detach().flatten() for part in parts]).cpu().numpy()
-
-
-def _restore_momentum(optimiser: torch.optim.Optimizer, momentum: np.ndarray) -> None:
-    if optimiser.param_groups[0]["momentum"] == 0:
-        return
-    parameters = optimiser.param_groups[0]["params"]
-    parts = torch.from_numpy(momentum).split([p.numel() for p in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        buffer = torch.empty_like(parameter).copy_(part.view_as(parameter))
-        optimiser.state[parameter]["momentum_buffer"] = buffer
-
-
 def _allocate(path: Path, job: TrainJob, dataset_path: Path) -> None:
     """Make the group with its coordinates and the empty array of weights."""
     dataset = read_dataset(dataset_path)
@@ -339,11 +360,13 @@ def _allocate(path: Path, job: TrainJob, dataset_path: Path) -> None:
     arrays.create(group, "weights", ("seed", "step", "parameter"), shape, job.model.dtype, cell=2, **about)
 
 
-def _write_logs(path: Path, states: xr.Dataset) -> None:
+def _write_logs(path: Path, states: xr.Dataset, every: int | None) -> None:
     """Write what the seeds logged, and where their training stands, next to the weights."""
     group = arrays.reopen(path)
     iterations = np.arange(1, states.sizes["iteration"] + 1)
     arrays.write(group, "iteration", ("iteration",), iterations, long_name="number of the update")
+    looked_at = evaluation_steps(len(iterations), every)
+    arrays.write(group, "evaluation", ("evaluation",), looked_at, long_name="updates made when looked at")
     for name, logged in states.data_vars.items():
         ordered = logged.transpose("seed", ...)
         # What is as long as the network is one file for each seed.

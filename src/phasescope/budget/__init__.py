@@ -157,6 +157,8 @@ def _stages(name: str, run: Run, workers: int) -> Iterator[Stage]:
         folder = "runs" if stage in ("train", "activations") else "results"
         store, done = getattr(outputs, stage)(run), getattr(work, stage)(run, workers)
         yield Stage(stage, f"{folder}/{name}/{stage}", store, done)
+        if stage == "train":
+            yield Stage(stage, f"results/{name}/training", outputs.training(run), Work())
 
 
 def _images(dataset: DatasetSettings, path: Path) -> Images | None:

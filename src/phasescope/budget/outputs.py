@@ -11,7 +11,12 @@ import numpy as np
 from phasescope.budget.runs import Images, Run, kept_of
 from phasescope.budget.stores import Array, Store
 from phasescope.models import state
+from phasescope.models.optimisers import MOMENTS
 from phasescope.params.transfer import TransferSettings
+from phasescope.schedule import evaluation_steps
+
+#: What is looked at while a network is trained.
+LOOKED_AT = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 # Bytes on the disk of a byte in memory, under zstd.
 WEIGHTS, LOSSES, ERRORS, ACCURACIES = 0.92, 0.9, 0.89, 0.07  # float32
@@ -56,7 +61,7 @@ def dataset(images: Images) -> Store:
 def train(run: Run) -> Store:
     """runs/<run>/train."""
     seeds, steps, iterations = run.seeds, run.steps, run.settings.train.iterations
-    table, dtype = state.table(run.network), run.settings.model.dtype
+    table, dtype, optimiser = state.table(run.network), run.settings.model.dtype, run.settings.train.optimiser
     elements = sum(entry["length"] for entry in table)
     trainable = sum(parameter.numel() for parameter in run.network.parameters())
     return Store(
@@ -65,16 +70,34 @@ def train(run: Run) -> Store:
             "iteration": _counting(iterations),
             "weights": Array((seeds, steps, elements), dtype, WEIGHTS, cell=2, entries=len(table)),
             "last_weights": Array((seeds, elements), dtype, WEIGHTS, cell=1),
-            "last_momentum": Array((seeds, trainable), dtype, WEIGHTS, cell=1),
+            "last_moments": Array((seeds, len(MOMENTS[optimiser]), trainable), dtype, WEIGHTS, cell=1),
             "last_rng": Array((seeds, 5056), "uint8", RANDOM_STATE),
             "loss": Array((seeds, iterations), dtype, LOSSES),
             "accuracy": Array((seeds, iterations), dtype, ACCURACIES),
             "sha256": _texts(seeds * steps, 36),
-            **dict.fromkeys(("test_loss", "test_accuracy"), _measures(seeds, steps)),
+            "evaluation": _counting(evaluations(run)),
+            **dict.fromkeys(LOOKED_AT, _measures(seeds, evaluations(run))),
         },
         fingerprints=seeds * steps + seeds,
         hashes=seeds * steps,
     )
+
+
+def training(run: Run) -> Store:
+    """results/<run>/training."""
+    steps = evaluations(run)
+    return Store(
+        {
+            "seed": _counting(run.seeds),
+            "step": _counting(steps),
+            **dict.fromkeys(LOOKED_AT, _measures(run.seeds, steps)),
+        }
+    )
+
+
+def evaluations(run: Run) -> int:
+    """How often loss and accuracy are looked at."""
+    return len(evaluation_steps(run.settings.train.iterations, run.settings.train.evaluate_every))
 
 
 def activations(run: Run) -> Store:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from phasescope.budget.outputs import LABELS
+from phasescope.budget.outputs import LABELS, evaluations
 from phasescope.budget.runs import Images, Layer, Run, kept_of
 from phasescope.compute import Compute
 from phasescope.measures.ridge import RIDGES
@@ -28,6 +28,8 @@ UPDATE = 3
 OVERHEAD = 4
 #: Images that BatchNorm is recalibrated with, at most.
 RECALIBRATION_IMAGES = 20_000
+#: Training images whose loss is looked at, at most, and how many at once.
+EVALUATION_IMAGES, EVALUATION_BATCH = 10_000, 512
 #: Passes over the samples until logistic regression has converged: 12 to 106 on the digits (VGG-8, n = 16 cells).
 LOGISTIC_PASSES = 80
 #: Passes of the sketch over the activations.
@@ -98,11 +100,12 @@ def measured(compute: Compute) -> Work:
 
 
 def train(run: Run, workers: int) -> Work:
-    """Updates of every seed, and the test images at every checkpoint."""
+    """Updates of every seed, and the images whose loss is looked at."""
     settings, (operations, calls) = run.settings.train, _passes(run)
     update = Work(UPDATE * operations * settings.batch_size, calls + OVERHEAD).times(settings.iterations)
-    tests = Work(operations * run.images.test, calls * run.images.test / 512).times(run.steps)
-    return _side_by_side(update + tests, run.seeds, workers) + Work(starts=1)
+    images = min(EVALUATION_IMAGES, run.images.train) + run.images.test
+    looked_at = Work(operations * images, calls * images / EVALUATION_BATCH).times(evaluations(run))
+    return _side_by_side(update + looked_at, run.seeds, workers) + Work(starts=1)
 
 
 def activations(run: Run, workers: int) -> Work:
