@@ -101,7 +101,7 @@ def results_of_a_run(
         },
         {**coords, "class": range(classes)},
     )
-    return Results("digits", decode, probe, numbers, measured, transfers)
+    return Results("digits", decode, probe, numbers, measured, transfers=transfers)
 
 
 def trained(loss, epochs=6):

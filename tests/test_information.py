@@ -194,8 +194,8 @@ def test_a_collapsed_layer_tells_nothing(dtype):
 def test_a_gaussian_channel_has_its_capacity():
     """Gaussian inputs through Gaussian noise: I = ½ Σ ln(1 + s²/σ²) of the variances s² along the axes.
 
-    The n points are a sample of the input, of which exp(I) = 20 to 21 are told apart, few beside 4,000: over samples and
-    draws the value is 0.015 below the capacity on average, with a standard deviation of 0.020 (40 of each).
+    The n points are a sample of the input, of which exp(I) = 20 to 21 are told apart, few beside 4,000: over samples
+    and draws the value is 0.015 below the capacity on average, with a standard deviation of 0.020 (40 of each).
     """
     scales = np.array([1.0, 0.5, 0.2])
     for seed in (0, 1, 2):
@@ -214,8 +214,8 @@ def test_without_a_class_or_without_clusters_the_class_is_not_told():
     one = measured(points, np.zeros(2000, int))
     assert one["h_y"].item() == 0
     np.testing.assert_allclose(numbers(one)[3:], 0, atol=1e-12)
-    # Labels at random: exp(I(T;X)) = 17 regions of 2,000 points differ a little in their labels, which tells 0.013 with a
-    # standard deviation of 0.003 (20 samples).
+    # Labels at random: exp(I(T;X)) = 17 regions of 2,000 points differ a little in their labels, which tells 0.013
+    # with a standard deviation of 0.003 (20 samples).
     chance = measured(points, np.arange(2000) % 2)
     assert chance["i_y"].item() < 0.03
 

@@ -8,7 +8,7 @@ import xarray as xr
 from phasescope.measures import estimators
 from phasescope.measures.estimators import Classes
 from phasescope.measures.samples import Samples, Variable, over_cells
-from phasescope.params.information import Estimator, InformationSettings
+from phasescope.params.information import NOISY, Estimator, InformationSettings
 
 UNITS = "nat"
 VARIABLES = {
@@ -29,9 +29,6 @@ LABELS = Variable("entropy of the class: the most that I(T;Y) can be", UNITS)
 #: Least variance that is told from rounding errors, as a share of the mean square: of float32 through a network, and of
 #: what is stored in float16, whose rounding is coarser than that.
 FLOOR = 1e-8
-
-#: Estimators that add noise.
-NOISY = ("gaussian", "gaussian-absolute")
 
 Found = dict[str, np.ndarray | float]
 

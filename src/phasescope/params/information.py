@@ -8,6 +8,9 @@ from phasescope.params.base import EACH_ONCE, Section
 
 Estimator = Literal["gaussian", "gaussian-absolute", "binned-pca", "binned-full", "neuron-mean", "quantised"]
 
+#: Those that add noise.
+NOISY: tuple[Estimator, ...] = ("gaussian", "gaussian-absolute")
+
 
 class InformationSettings(Section):
     """How much a layer tells of the input and of the class, in nats; always at a resolution, which is set here."""

@@ -18,6 +18,7 @@ from phasescope.params.datasets import DatasetSettings
 from phasescope.params.decode import DecodeSettings
 from phasescope.params.distributions import DistributionsSettings
 from phasescope.params.figures import FiguresJob, FiguresSettings
+from phasescope.params.information import InformationSettings
 from phasescope.params.models import ModelSettings
 from phasescope.params.phases import PhasesJob, PhasesSettings
 from phasescope.params.probe import ProbeSettings
@@ -34,6 +35,7 @@ PER_RUN: dict[str, type[Section]] = {
     "decode": DecodeSettings,
     "probe": ProbeSettings,
     "distributions": DistributionsSettings,
+    "information": InformationSettings,
 }
 
 
@@ -47,6 +49,7 @@ class RunSettings(Section):
     decode: DecodeSettings
     probe: ProbeSettings
     distributions: DistributionsSettings
+    information: InformationSettings
 
 
 class Settings(Section):
@@ -59,6 +62,7 @@ class Settings(Section):
     decode: DecodeSettings = DecodeSettings()
     probe: ProbeSettings = ProbeSettings()
     distributions: DistributionsSettings = DistributionsSettings()
+    information: InformationSettings = InformationSettings()
     transfer: dict[Name, TransferSettings] = {}
     phases: PhasesSettings = PhasesSettings()
     figures: FiguresSettings = FiguresSettings()
