@@ -1,10 +1,11 @@
-"""The information plane (Tishby & Zaslavsky 2015), and what each layer tells of the input and of the class over steps."""
+"""The information plane (Tishby & Zaslavsky 2015), and what a layer tells of the input and of the class over steps."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -90,7 +91,7 @@ def information(results: Mapping[str, Results]) -> Drawing:
             step_axis(axes, values.step.values, labels=4)
             axes.set_ylim(0, 1.05 * float(values.h_x))
         label(stacks, ("information (nat)",))
-    handles = [Line2D([], [], **look, label=name) for name, look, _ in _SHOWN.values()]
+    handles: list[Artist] = [Line2D([], [], **look, label=name) for name, look, _ in _SHOWN.values()]
     if any("i_x_lower" in values for values in shown.values()):
         handles += [Patch(color=BLACK, alpha=0.2, linewidth=0, label="between the bounds")]
     legend(figure, [*handles, Line2D([], [], **BASELINE | {"color": BLACK}, label="ln n, H(Y)")])
@@ -110,10 +111,8 @@ def _path(axes: Axes, values: Dataset, look: Mapping[str, Any], colours: Mapping
         axes.plot(values.i_x.isel(seed=seed), values.i_y.isel(seed=seed), **line, linewidth=0.4, alpha=0.6)
     x, y = Curve.of(values.i_x), Curve.of(values.i_y)
     axes.plot(x.mean, y.mean, **line, linewidth=0.8)
-    points = [colours[step] for step in x.steps.tolist()]
-    axes.scatter(
-        x.mean, y.mean, c=points, marker=look["marker"], s=14, edgecolors=look["color"], linewidths=0.5, zorder=3
-    )
+    point: dict[str, Any] = {"marker": look["marker"], "s": 14, "edgecolors": look["color"], "linewidths": 0.5}
+    axes.scatter(x.mean, y.mean, c=[colours[step] for step in x.steps.tolist()], zorder=3, **point)
 
 
 def _band(axes: Axes, rows: list[Row], names: Row, values: Dataset, variable: str) -> None:
