@@ -99,9 +99,11 @@ def information(results: Mapping[str, Results]) -> Drawing:
 
 
 def _first(result: Results) -> Dataset:
-    """What the first estimator of a run found."""
+    """What the first estimator of a run found, without the bounds that it has not."""
     assert result.information is not None
-    return result.information.isel(estimator=0)
+    first = result.information.isel(estimator=0)
+    bounds = [name for name in first.data_vars if str(name).endswith(("_lower", "_upper"))]
+    return first.drop_vars([name for name in bounds if first[name].isnull().all()])
 
 
 def _path(axes: Axes, values: Dataset, look: Mapping[str, Any], colours: Mapping[int, Any]) -> None:
