@@ -11,6 +11,7 @@ from scipy.stats import entropy
 from sklearn.decomposition import PCA
 from sklearn.metrics import mutual_info_score
 
+from phasescope import open_run
 from phasescope.errors import UserError
 from phasescope.measures.estimators import Classes, through_noise
 from phasescope.measures.information import information, settings_of
@@ -356,6 +357,25 @@ def test_what_a_value_depends_on_is_stored_with_it(layer):
     assert result["h_y"].item() == pytest.approx(entropy(np.bincount(layer[1])), abs=1e-12)
     binned = measured(*layer, settings("binned-pca"))
     assert set(binned.data_vars) == {"i_x", "i_y", "h_x", "h_y"}
+
+
+def test_the_stage_keeps_every_cell_with_its_settings(complete):
+    run = open_run(complete / "runs" / "small")
+    kept = run.measure("information")
+    assert kept["i_x"].dims == ("seed", "step", "layer", "estimator")
+    assert kept["estimator"].values.tolist() == ["gaussian"]
+    assert kept.attrs == InformationSettings().model_dump()
+    layer = run.activations("predense").isel(seed=[1], step=[3]).load()
+    labels, train = layer["label"].values, layer["split"].values == "train"
+    known = Samples(np.zeros((len(labels), 1), np.float32), labels, train, 10, (1, 8, 8))
+    again = information(layer, known, settings())
+    for name in again.data_vars:
+        cell = (
+            kept[name].isel(seed=1, step=3, missing_dims="ignore").sel(layer="predense")
+            if again[name].dims
+            else kept[name]
+        )
+        np.testing.assert_allclose(cell, again[name].squeeze(), rtol=0, atol=1e-12)
 
 
 def test_settings_of_other_estimators_do_not_tell_cells_apart():
