@@ -55,7 +55,7 @@ runs:
     model: {name: vgg8}
 """
 
-PER_RUN = ("train", "activations", "decode", "probe", "distributions")
+PER_RUN = ("train", "activations", "decode", "probe", "distributions", "information")
 STAGES = [
     ("resolve",),
     ("prepare", "digits"),

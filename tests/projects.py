@@ -10,7 +10,7 @@ from pathlib import Path
 
 from closure import ROOT
 
-PER_RUN = ("train", "activations", "decode", "probe", "distributions")
+PER_RUN = ("train", "activations", "decode", "probe", "distributions", "information")
 
 PARAMS = """\
 # a small project

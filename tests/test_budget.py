@@ -3,6 +3,7 @@
 import math
 from dataclasses import astuple
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -21,12 +22,13 @@ from phasescope.cli import app
 from phasescope.compute import Compute
 from phasescope.measures.decoders import build
 from phasescope.params.decode import DecodeSettings
+from phasescope.params.information import Estimator
 from phasescope.params.settings import Settings, read
 from phasescope.store.manifest import StoreError, parse
 
 CIFAR = Images(3, 50_000, 10_000, 10, 32, "float16", 0.65)
 DIGITS = Images(1, 1297, 500, 10, 8, "float16", 0.26)
-SECONDS = Work(1e-11, 1e-5, 1e-11, 1e-9, 1e-7, 1.0)
+SECONDS = Work(1e-11, 1e-5, 1e-11, 1e-9, 1e-7, 1e-8, 1.0)
 
 
 def shown(found, seconds=None, width=120) -> str:
@@ -59,14 +61,15 @@ def test_bytes_and_files_of_finished_runs(made):
     compare(made.path)
 
 
-def test_bytes_and_files_with_every_decoder_and_classifier(project):
+def test_bytes_and_files_with_every_decoder_classifier_and_estimator(project):
     settings = (
         "decode: {decoders: [linear, linear-adam, deconvolution], trained_taps: [predense], epochs: 3, width: 0.1}\n"
         "probe: {classifiers: [ridge, logistic, sgd], epochs: 2}\n"
+        f"information: {{estimators: [{', '.join(get_args(Estimator))}]}}\n"
     )
     project.change_params("distributions:", f"{settings}distributions:")
     for run in ("small", "flat"):
-        for stage in ("decode", "probe"):
+        for stage in ("decode", "probe", "information"):
             done = project.run_stage(stage, run)
             assert done.returncode == 0, done.stderr
     compare(project.path)
@@ -132,6 +135,17 @@ def test_operations_of_a_ridge_fall_with_the_smaller_side():
     assert tall.spectra == wide.spectra == 100**3
     assert tall.matrices == pytest.approx(2 * 10_000 * 100**2, rel=0.02)
     assert wide.matrices == pytest.approx(tall.matrices, rel=0.02)
+
+
+def test_operations_of_information_are_those_of_the_samples_that_are_looked_at():
+    settings = "information: {estimators: [gaussian, binned-pca, quantised], samples: 40}\n"
+    run = Run(parsed(PARAMS.replace("distributions:", f"{settings}distributions:")).runs["small"], DIGITS)
+    cells, features = 2 * 6, [layer.features for layer in run.layers]
+    done = work.information(run, workers=1)
+    assert done.pairs == cells * len(features) * 40**2
+    assert done.matrices == cells * sum((4 * 40 + 2 * min(40, width)) * 40 * width for width in features)
+    assert done.spectra == cells * sum(min(40, width) ** 3 for width in features)
+    assert done.distributed == cells * 40 * sum(features)
 
 
 def test_the_benchmark_gives_the_time_of_an_operation():

@@ -11,6 +11,7 @@ from phasescope.params.datasets import DatasetSettings
 from phasescope.params.decode import DecodeSettings
 from phasescope.params.distributions import DistributionsSettings
 from phasescope.params.figures import FiguresSettings
+from phasescope.params.information import InformationSettings
 from phasescope.params.phases import PhasesSettings
 from phasescope.params.probe import ProbeSettings
 from phasescope.params.theory import FeatureStrengthSettings
@@ -59,6 +60,7 @@ def test_every_picture_and_page_that_is_linked_is_there():
         ("probe", ProbeSettings),
         ("transfer", TransferSettings),
         ("distributions", DistributionsSettings),
+        ("information", InformationSettings),
         ("phases", PhasesSettings),
         ("theory", FeatureStrengthSettings),
         ("figures", FiguresSettings),

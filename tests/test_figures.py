@@ -13,6 +13,7 @@ from phasescope.figures.curves import figure_1, figure_2, probes
 from phasescope.figures.decoders import convergence, decoders
 from phasescope.figures.distributions import figure_4, statistics
 from phasescope.figures.drawing import Results, save
+from phasescope.figures.information import information, plane
 from phasescope.figures.style import class_styles, tap_styles
 from phasescope.params.figures import FiguresSettings
 from phasescope.params.phases import PhasesSettings
@@ -27,9 +28,13 @@ FULL = {
     "decoders": ("linear", "linear-adam", "deconvolution"),
     "classifiers": ("ridge", "logistic", "sgd"),
     "targets": (("fashion", ("class",)), ("digits", ("class", "ink"))),
+    "estimators": ("gaussian", "binned-pca"),
 }
 
-EVERY = ("figure-1", "figure-2", "probes", "decoders", "convergence", "figure-6", "figure-7", "distributions")
+EVERY = (
+    *("figure-1", "figure-2", "probes", "decoders", "convergence", "figure-6", "figure-7", "distributions"),
+    *("information-plane", "information"),
+)
 
 
 def results_of_a_run(
@@ -41,6 +46,7 @@ def results_of_a_run(
     decoders=("linear",),
     classifiers=("ridge",),
     targets=(),
+    estimators=(),
 ):
     """Measures of a run with the three phases, with small random differences between seeds and layers.
 
@@ -84,8 +90,19 @@ def results_of_a_run(
             },
             {"classifier": list(classifiers)},
         ).transpose(*cells, "label", "classifier")
+    informed = None
+    if estimators:
+        x, y = ([about(curve) for _ in estimators] for curve in (np.linspace(5, 3, 7), np.linspace(1.0, 1.3, 7)))
+        bounded = [1.0 if name == "gaussian" else np.nan for name in estimators]
+        informed = xr.Dataset({"h_x": ((), np.log(500)), "h_y": ((), np.log(4))})
+        for name, values in (("i_x", x), ("i_y", y)):
+            informed[name] = stacked("estimator", list(estimators), values)
+            for bound, by in (("lower", -0.4), ("upper", 0.1)):
+                of_each = [value + by * one for value, one in zip(values, bounded, strict=True)]
+                informed[f"{name}_{bound}"] = stacked("estimator", list(estimators), of_each)
+    more = {"transfers": transfers, "information": informed}
     if not distributions:
-        return Results("digits", decode, probe, numbers, transfers=transfers)
+        return Results("digits", decode, probe, numbers, **more)
     place = ("seed", "layer", "row")
     of_row = (seeds, len(layers), 3)
     density = generator.gamma(0.5, size=(*of_row, len(STEPS), classes, bins)).round(1)  # with empty bins
@@ -101,7 +118,7 @@ def results_of_a_run(
         },
         {**coords, "class": range(classes)},
     )
-    return Results("digits", decode, probe, numbers, measured, transfers)
+    return Results("digits", decode, probe, numbers, measured, **more)
 
 
 def trained(loss, epochs=6):
@@ -424,7 +441,8 @@ def test_figures_of_sets_of_runs_end_in_their_names():
 def test_one_seed_and_one_tap(tmp_path):
     for drawing in draw({"a": results_of_a_run(("predense",), seeds=1, **FULL)}, SETTINGS):
         assert not any(row.get("seed") == "std" for row in drawing.rows)
-        assert not any(axes.collections for axes in drawing.figure.axes)
+        if not drawing.name.startswith("information"):  # bounds are bands, and points of a path are a collection
+            assert not any(axes.collections for axes in drawing.figure.axes)
         save(drawing, tmp_path, SETTINGS)
 
 
@@ -437,7 +455,7 @@ def test_many_runs_are_wrapped(tmp_path):
     runs = {f"a-run-with-a-name-too-long-for-a-panel-{i}": results_of_a_run(distributions=False) for i in range(6)}
     five = ("softmax", "logits", "predense", "conv-2", "blocks.0")
     runs["with-all"] = results_of_a_run(five, distributions=False, **FULL)
-    of_one = {"decoders": 5, "convergence": 4, "figure-6": 2, "figure-7": 2}
+    of_one = {"decoders": 5, "convergence": 4, "figure-6": 2, "figure-7": 2, "information-plane": 1, "information": 5}
     expected = {"figure-1": 21, "figure-2": 21, "probes": 7} | of_one
     for drawing in draw(runs, SETTINGS):
         assert drawing.figure.get_figwidth() <= 7.2
@@ -462,6 +480,52 @@ def test_missing_values_leave_gaps(tmp_path):
     others = result.decode.test_mse.sel(layer="logits", seed=[1, 2], decoder="linear").mean("seed")
     np.testing.assert_allclose(numbers(rows, quantity="loss", seed="mean"), others)
     assert not numbers(statistics({"a": result}).rows, layer="logits", quantity="selectivity").size
+
+
+def test_the_information_plane_has_a_path_for_every_tap():
+    result = results_of_a_run(**FULL)
+    drawing = plane({"a": result, "b": results_of_a_run(**FULL)})
+    first = result.information.isel(estimator=0)
+    axes = drawing.figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("I(T;X) (nat)", "I(T;Y) (nat)")
+    for layer, points in zip(first.layer.values, axes.collections, strict=True):
+        x, y = (first[name].sel(layer=layer).mean("seed") for name in ("i_x", "i_y"))
+        np.testing.assert_allclose(points.get_offsets(), np.stack([x, y], axis=1))
+        assert len({tuple(colour) for colour in points.get_facecolors()}) == len(STEPS)
+        for name, quantity in (("i_x", "I(T;X)"), ("i_y", "I(T;Y)")):
+            noted = numbers(drawing.rows, run="a", layer=layer, quantity=quantity, seed=1)
+            np.testing.assert_array_equal(noted, first[name].sel(layer=layer, seed=1))
+    assert numbers(drawing.rows, run="a", quantity="ln n").tolist() == [np.log(500)]
+    assert numbers(drawing.rows, run="a", quantity="H(Y)").tolist() == [np.log(4)]
+
+
+def test_information_is_never_shown_without_its_bounds_and_ceilings():
+    result = results_of_a_run(**FULL)
+    drawing = information({"a": result})
+    first = result.information.sel(estimator="gaussian")
+    for axes, layer in zip(drawing.figure.axes, first.layer.values, strict=True):
+        assert axes.texts[0].get_text() == f"{layer}, gaussian"
+        for band, name in zip(axes.collections, ("i_x", "i_y"), strict=True):
+            edges = band.get_paths()[0].vertices[:, 1]
+            of_layer = first.sel(layer=layer).mean("seed")
+            assert edges.min() == pytest.approx(of_layer[f"{name}_lower"].min().item())
+            assert edges.max() == pytest.approx(of_layer[f"{name}_upper"].max().item())
+        ceilings = [line.get_ydata()[0] for line in axes.lines if len(line.get_xdata()) == 2]
+        assert ceilings == [np.log(500), np.log(4)]
+        for bound in ("lower", "upper"):
+            noted = numbers(drawing.rows, layer=layer, quantity=f"I(T;Y) {bound} bound", seed="mean")
+            np.testing.assert_allclose(noted, first[f"i_y_{bound}"].sel(layer=layer).mean("seed"))
+    shown = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert shown == ["I(T;X)", "I(T;Y)", "between the bounds", "ln n, H(Y)"]
+
+
+def test_bins_have_no_bounds(tmp_path):
+    result = results_of_a_run(estimators=("binned-pca", "gaussian"))
+    drawing = information({"a": result})
+    assert not any(axes.collections for axes in drawing.figure.axes)
+    assert {row["quantity"] for row in drawing.rows} == {"I(T;X)", "I(T;Y)", "ln n", "H(Y)"}
+    assert "between the bounds" not in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    save(drawing, tmp_path, SETTINGS)
 
 
 def test_steps_have_their_place_on_the_axis():

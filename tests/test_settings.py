@@ -93,6 +93,7 @@ def what_changes(params, old: str, new: str) -> set[str]:
         ("bins: 5", "bins: 6", {"runs/small/distributions.json", "runs/flat/distributions.json"}),
         ("{name: f0}", "{name: f0}\n    decode: {selection: loo}", {"runs/flat/decode.json"}),
         ("{name: f0}", "{name: f0}\n    probe: {shuffles: 2}", {"runs/flat/probe.json"}),
+        ("{name: f0}", "{name: f0}\n    information: {noise: 0.1}", {"runs/flat/information.json"}),
         ("resamples: 20", "resamples: 30", {"phases.json"}),
         ("dpi: 40", "dpi: 50", {"figures.json"}),
         ("datasets:", "theory: {feature_strength: {noise: 0.1}}\ndatasets:", {"theory.json"}),
@@ -106,7 +107,7 @@ def test_a_setting_reaches_only_the_stages_it_concerns(params, old, new, concern
 
 
 def test_a_new_run_leaves_the_others_alone(params):
-    files = ("train", "activations", "decode", "probe", "distributions")
+    files = ("train", "activations", "decode", "probe", "distributions", "information")
     new = "runs:\n  third: {dataset: digits, model: {name: vgg8}}"
     assert what_changes(params, "runs:", new) == {
         "phases.json",

@@ -11,8 +11,10 @@ TRAIN_KEYS = (
     "batch_size, betas, evaluate_every, iterations, learning_rate, loss, momentum, optimiser, sampling, seeds, warmup, "
     "weight_decay"
 )
-TOP_KEYS = "activations, datasets, decode, distributions, figures, phases, probe, runs, theory, train, transfer"
-RUN_KEYS = "activations, dataset, decode, distributions, model, probe, train"
+TOP_KEYS = (
+    "activations, datasets, decode, distributions, figures, information, phases, probe, runs, theory, train, transfer"
+)
+RUN_KEYS = "activations, dataset, decode, distributions, information, model, probe, train"
 NETWORKS = "f0, vgg8, vgg11, vgg13, vgg16, resnet10"
 SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder, feature-strength"
 

@@ -50,7 +50,7 @@ STAGES: dict[str, dict[str, Any]] = {
             "deps": [f"{CONFIG}/{measure}.json", DATASET, f"{RUN}/activations"],
             "outs": [f"{RESULT}/{measure}", f"{PROVENANCE}/{measure}.json"],
         }
-        for measure in ("decode", "probe", "distributions")
+        for measure in ("decode", "probe", "distributions", "information")
     },
     "transfer": {
         "foreach": "${transfer}",

@@ -12,6 +12,7 @@ from phasescope.budget.runs import Images, Run, kept_of
 from phasescope.budget.stores import Array, Store
 from phasescope.models import state
 from phasescope.models.optimisers import MOMENTS
+from phasescope.params.information import NOISY
 from phasescope.params.transfer import TransferSettings
 from phasescope.schedule import evaluation_steps
 
@@ -213,6 +214,25 @@ def distributions(run: Run) -> Store:
             "feature_index": _counting(*shown),
         },
         fingerprints=int(np.prod(run.cells)) + run.seeds * len(run.layers),
+    )
+
+
+def information(run: Run) -> Store:
+    """results/<run>/information."""
+    estimators = run.settings.information.estimators
+    cells = (*run.cells, len(estimators))
+    noisy = sum(estimator in NOISY for estimator in estimators)
+    bounds = ("i_x_lower", "i_x_upper", "i_y_lower", "i_y_upper", "noise_variance", "total_variance")
+    return Store(
+        {
+            **_labels(run, "seed", "step", "layer"),
+            "estimator": _texts(cells[-1]),
+            **dict.fromkeys(("i_x", "i_y"), _measures(*cells)),
+            # Of the others they are NaN, which take no space.
+            **(dict.fromkeys(bounds, _measures(*cells, ratio=noisy / cells[-1])) if noisy else {}),
+            **dict.fromkeys(("h_x", "h_y"), _measures()),
+        },
+        fingerprints=int(np.prod(cells)),
     )
 
 

@@ -18,6 +18,7 @@ from phasescope.measures.ridge import RIDGES
 from phasescope.models.zoo import build, place
 from phasescope.params.classifiers import ClassifierSettings
 from phasescope.params.decode import Decoder, DecodeSettings
+from phasescope.params.information import NOISY
 from phasescope.params.models import ModelSettings
 from phasescope.params.ridge import RidgeSettings
 from phasescope.params.transfer import TransferSettings
@@ -35,8 +36,9 @@ LOGISTIC_PASSES = 80
 #: Passes of the sketch over the activations.
 SKETCH_PASSES = 16
 
-# Seconds on a core of an AMD EPYC, on the default project: a number in `distributions`, and the start of a stage.
-DISTRIBUTION, START = 5e-7, 4.0
+# Seconds on a core of an AMD EPYC, on the default project: a number in `distributions`, a pair of samples in
+# `information` beside the matrix products, and the start of a stage.
+DISTRIBUTION, PAIR, START = 5e-7, 1.5e-8, 4.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Work:
     matrices: float = 0.0  #: floating-point operations of matrix products, in float64
     spectra: float = 0.0  #: cubed orders of the matrices that are factored, in float64
     distributed: float = 0.0  #: numbers that distributions are made of
+    pairs: float = 0.0  #: pairs of samples whose distance is looked at
     starts: float = 0.0  #: of a stage
 
     def __add__(self, other: "Work") -> "Work":
@@ -95,6 +98,7 @@ def measured(compute: Compute) -> Work:
         matrices=_seconds(lambda: matrix @ matrix, 3) / (2 * 512**3),
         spectra=_seconds(lambda: np.linalg.eigh(matrix[:256, :256]), 1) / 256**3,
         distributed=DISTRIBUTION,
+        pairs=PAIR,
         starts=START,
     )
 
@@ -149,6 +153,26 @@ def distributions(run: Run, workers: int) -> Work:
     """All features of the test samples of every cell."""
     features = sum(layer.features for layer in run.layers)
     return Work(distributed=run.seeds * run.steps * run.test * features, starts=1)
+
+
+def information(run: Run, workers: int) -> Work:
+    """Every estimator for every cell, by the layer's features of the samples that are looked at."""
+    settings = run.settings.information
+    count = min(settings.samples, run.train if settings.part == "train" else run.test)
+    done = Work(starts=1)
+    for layer in run.layers:
+        order, numbers = min(count, layer.features), count * layer.features
+        cell = Work()
+        for estimator in settings.estimators:
+            if estimator in NOISY:
+                # The samples against the samples, and the noise against them.
+                cell += Work(matrices=4 * count * numbers, pairs=count**2)
+            elif estimator == "binned-pca":
+                cell += Work(matrices=2 * order * numbers, spectra=order**3)
+            else:
+                cell += Work(distributed=numbers)
+        done += cell.times(run.seeds * run.steps)
+    return done
 
 
 def transfer(run: Run, settings: TransferSettings, target: Images, workers: int) -> Work:

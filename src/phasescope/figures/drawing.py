@@ -38,6 +38,9 @@ class Results:
     phases: Mapping[str, Mapping[str, Any]]
     #: What `distributions` measures, for the runs that have it.
     distributions: Dataset | None = None
+    #: What `information` measures, for the runs that have it: ``i_x`` and ``i_y`` (seed, step, layer, estimator), with
+    #: ``i_x_lower`` and so on where an estimator has bounds, and the ceilings ``h_x`` and ``h_y`` ().
+    information: Dataset | None = None
     #: What `transfer` measures, by the name of the target dataset: ``accuracy`` (seed, step, layer, label,
     #: classifier), ``majority_accuracy`` (label) and ``pixel_accuracy`` (label, classifier).
     transfers: Mapping[str, Dataset] = field(default_factory=dict)
@@ -86,12 +89,15 @@ class Curve:
     def draw(self, axes: Axes, rows: list[Row], names: Row, **look: Any) -> None:
         """Draw the mean as a line, ± one standard deviation as a band, and note both in ``rows``."""
         axes.plot(self.steps, self.mean, **look)
-        noted = {"mean": self.mean}
         if self.std is not None:
             low, high = self.mean - self.std, self.mean + self.std
             axes.fill_between(self.steps, low, high, color=look["color"], alpha=0.2, linewidth=0)
-            noted["std"] = self.std
-        rows += [
+        rows += self.rows(names)
+
+    def rows(self, names: Row) -> list[Row]:
+        """A row for every finite number."""
+        noted = {"mean": self.mean} | ({} if self.std is None else {"std": self.std})
+        return [
             {**names, "seed": seed, "step": step, "value": value}
             for seed, values in noted.items()
             for step, value in zip(self.steps.tolist(), values.tolist(), strict=True)

@@ -18,6 +18,7 @@ from phasescope.params.datasets import DatasetSettings
 from phasescope.params.decode import DecodeSettings
 from phasescope.params.distributions import DistributionsSettings
 from phasescope.params.figures import FiguresJob, FiguresSettings, SolvedRun
+from phasescope.params.information import InformationSettings
 from phasescope.params.models import ModelSettings
 from phasescope.params.phases import PhasesJob, PhasesSettings
 from phasescope.params.probe import ProbeSettings
@@ -35,6 +36,7 @@ PER_RUN: dict[str, type[Section]] = {
     "decode": DecodeSettings,
     "probe": ProbeSettings,
     "distributions": DistributionsSettings,
+    "information": InformationSettings,
 }
 
 
@@ -48,6 +50,7 @@ class RunSettings(Section):
     decode: DecodeSettings
     probe: ProbeSettings
     distributions: DistributionsSettings
+    information: InformationSettings
 
 
 class Settings(Section):
@@ -60,6 +63,7 @@ class Settings(Section):
     decode: DecodeSettings = DecodeSettings()
     probe: ProbeSettings = ProbeSettings()
     distributions: DistributionsSettings = DistributionsSettings()
+    information: InformationSettings = InformationSettings()
     transfer: dict[Name, TransferSettings] = {}
     phases: PhasesSettings = PhasesSettings()
     theory: TheorySettings = TheorySettings()
