@@ -14,6 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from phasescope.errors import UserError
 from phasescope.params.activations import ActivationsSettings
 from phasescope.params.base import Name, Section
+from phasescope.params.complexity import ComplexitySettings
 from phasescope.params.datasets import DatasetSettings
 from phasescope.params.decode import DecodeSettings
 from phasescope.params.distributions import DistributionsSettings
@@ -34,6 +35,7 @@ PER_RUN: dict[str, type[Section]] = {
     "decode": DecodeSettings,
     "probe": ProbeSettings,
     "distributions": DistributionsSettings,
+    "complexity": ComplexitySettings,
 }
 
 
@@ -47,6 +49,7 @@ class RunSettings(Section):
     decode: DecodeSettings
     probe: ProbeSettings
     distributions: DistributionsSettings
+    complexity: ComplexitySettings
 
 
 class Settings(Section):
@@ -59,6 +62,7 @@ class Settings(Section):
     decode: DecodeSettings = DecodeSettings()
     probe: ProbeSettings = ProbeSettings()
     distributions: DistributionsSettings = DistributionsSettings()
+    complexity: ComplexitySettings = ComplexitySettings()
     transfer: dict[Name, TransferSettings] = {}
     phases: PhasesSettings = PhasesSettings()
     figures: FiguresSettings = FiguresSettings()
