@@ -19,7 +19,7 @@ def main() -> None:
         if name not in phases:
             raise UserError(f"{stage.METRICS} knows no run {name!r}: run `dvc repro phases`")
         run = StoredRun(name)
-        measures = {measure: run.measure(measure) for measure in ("decode", "probe", "distributions")}
+        measures = {measure: run.measure(measure) for measure in ("decode", "probe", "distributions", "complexity")}
         transfers = {target: run.measure(f"transfer-{target}") for target in job.transfers[name]}
         results[name] = Results(job.datasets[name], phases=phases[name], transfers=transfers, **measures)
     with commit.scratch(stage.FIGURES) as scratch:

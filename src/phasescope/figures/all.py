@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from phasescope.figures import curves, decoders, distributions, transfer
+from phasescope.figures import complexity, curves, decoders, distributions, transfer
 from phasescope.figures.drawing import Drawing, Results
 from phasescope.params.figures import FiguresSettings
 
@@ -42,3 +42,6 @@ def _together(results: Mapping[str, Results], settings: FiguresSettings) -> Iter
             yield transfer.transfers(name, cases, results, settings)
     if any(result.distributions is not None for result in results.values()):
         yield distributions.statistics(results)
+    bent = {run: result.complexity for run, result in results.items() if result.complexity}  # with any variable
+    if bent:
+        yield complexity.complexity(bent)

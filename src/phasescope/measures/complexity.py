@@ -42,6 +42,7 @@ def complexity(network: Network, samples: Samples, settings: ComplexitySettings)
         `linear_mapping_number` (layer), from 1 to the number of training samples that it has as an attribute.
         `local_complexity` (nonlinearity, part), `total_complexity` (part) and `radius` (): the part is that of the
         points, "train", "test" or "random". The coordinate `neurons` (nonlinearity) says how many there are at all.
+        Nothing of a network that is linear as a whole: there they are 1 and 0.
     """
     device = next(network.parameters()).device
 
@@ -53,13 +54,13 @@ def complexity(network: Network, samples: Samples, settings: ComplexitySettings)
 
     with torch.inference_mode():
         one = embedded(samples.train, 1)
-        neurons = {path: values[0].numel() for path, values in pre_activations(network, one).items()}
+        neurons = {path: values.shape[1] for path, values in pre_activations(network, one).items()}
         rows = BLOCK[device.type] // (one.element_size() * max(1, sum(neurons.values())))
         result = xr.Dataset()
-        if "linear-mapping-number" in settings.measures:
+        if "linear-mapping-number" in settings.measures and settings.layers:
             ends = embedded(samples.train, settings.line_samples)
-            result = result.merge(_linear(network, ends, settings.layers or [], rows))
-        if "local-complexity" in settings.measures:
+            result = result.merge(_linear(network, ends, settings.layers, rows))
+        if "local-complexity" in settings.measures and neurons:
             train = embedded(samples.train, settings.points)
             parts = (train, embedded(samples.test, settings.points), random_points(train, settings.points))
             result = result.merge(_local(network, parts, neurons, settings, rows))

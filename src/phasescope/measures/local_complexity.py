@@ -19,7 +19,7 @@ def local_complexity(
     and not at others: nothing but signs is compared, so no tolerance decides.
 
     Args:
-        pre_activations: (row, …) → (row, …) for each nonlinearity.
+        pre_activations: (row, …) → (row, unit) for each nonlinearity.
         points: (point, …).
         directions: (direction, …), orthonormal (`frame`).
         radius: r.
@@ -30,9 +30,9 @@ def local_complexity(
     for some in points.split(max(1, rows // len(offsets))):
         vertices = some[:, None] + offsets
         for name, values in pre_activations(vertices.flatten(0, 1)).items():
-            at_vertices = values.unflatten(0, (len(some), len(offsets)))
+            at_vertices = values.view(len(some), len(offsets), -1)
             bent = (at_vertices.amax(dim=1) > 0) & (at_vertices.amin(dim=1) <= 0)
-            counts.setdefault(name, []).append(bent.flatten(1).sum(dim=1).cpu().numpy())
+            counts.setdefault(name, []).append(bent.sum(dim=1).cpu().numpy())
     return {name: np.concatenate(found) for name, found in counts.items()}
 
 
