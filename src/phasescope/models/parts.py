@@ -63,8 +63,11 @@ def activations(network: Network, tap: str, embedded: torch.Tensor) -> torch.Ten
     Raises:
         UserError: as `from_layer`.
     """
+    module = _tapped(network, tap)
+    if tap == "embed":
+        return embedded
     found: list[torch.Tensor] = []
-    with _tapped(network, tap).register_forward_hook(lambda module, inputs, output: found.append(output)):
+    with module.register_forward_hook(lambda module, inputs, output: found.append(output)):
         behind_embedding(network)(embedded)
     return found[-1]
 
@@ -84,10 +87,12 @@ def from_layer(network: Network, tap: str, embedded: torch.Tensor) -> Callable[[
         UserError: there is no such tap, or the logits are no function of what it gives.
     """
     module = _tapped(network, tap)
+    whole = behind_embedding(network)
+    if tap == "embed":
+        return whole
     rest = _rest_of_chain(network, module)
     if rest is not None:
         return nn.Sequential(*rest)
-    whole = behind_embedding(network)
     if not _is_cut(whole, module, embedded):
         raise UserError(f"layer {tap!r}: the logits of {network.name} depend on more than it; name one they pass whole")
 
@@ -144,6 +149,8 @@ def _tapped(network: Network, tap: str) -> nn.Module:
     (module,) = tap_modules(network, [Tap(name=tap)]).values()
     if tap == "softmax":
         raise UserError("layer 'softmax': the logits are no function of it, for it forgets their sum; name another")
+    if tap.startswith("embed."):
+        raise UserError(f"layer {tap!r} lies in front of what is continuous; name embed, or a later one")
     return module
 
 
