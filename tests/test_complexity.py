@@ -11,7 +11,7 @@ from phasescope import model_cells
 from phasescope.errors import UserError
 from phasescope.measures.complexity import complexity, with_layers
 from phasescope.measures.linear_mapping import linear_mapping_number, linearity
-from phasescope.measures.local_complexity import frame, local_complexity, random_points, spread
+from phasescope.measures.local import frame, local_complexity, random_points, spread
 from phasescope.measures.samples import Samples
 from phasescope.models import parts, zoo
 from phasescope.models.taps import Capture

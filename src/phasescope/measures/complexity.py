@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from phasescope.measures.linear_mapping import linear_mapping_number
-from phasescope.measures.local_complexity import frame, local_complexity, random_points, spread
+from phasescope.measures.local import frame, local_complexity, random_points, spread
 from phasescope.measures.samples import Samples, Variable
 from phasescope.models.parts import activations, embed, from_layer, hidden_layers, pre_activations
 from phasescope.models.zoo import Network

@@ -50,9 +50,10 @@ def spread(points: torch.Tensor) -> float:
 
 
 def random_points(points: torch.Tensor, count: int, seed: int = 1) -> torch.Tensor:
-    """Points (count, …) of a normal distribution around the mean of others (point, …), on average as far from it.
+    """Points (count, …) of a normal distribution that is the same in all directions.
 
-    It is the same in all directions. The draw is the same for a seed, whatever the points are.
+    It has the mean of other points (point, …), and their mean square distance from it. The draw is the same for a seed,
+    whatever those points are.
     """
     values = points.flatten(1).double()
     mean = values.mean(dim=0)
