@@ -19,6 +19,7 @@ from phasescope.params.activations import ActivationsSettings, Tap
 from phasescope.params.complexity import ComplexitySettings
 from phasescope.params.models import TAPS, ModelSettings
 from phasescope.run import Run
+from phasescope.store.adopt import adopt
 from phasescope.store.cache import CellCache
 from phasescope.store.datasets import write_dataset
 
@@ -416,6 +417,21 @@ def test_no_checkpoint_is_measured_twice_and_processes_do_not_matter(root, tmp_p
     two = small.ONE.__class__("cpu", threads=1, workers=2)
     beside = measured(root, CellCache(tmp_path / "other", "code"), compute=two)
     xr.testing.assert_identical(first.result, beside.result)
+
+
+def test_cells_of_a_pulled_result_are_taken_over(root, tmp_path, capsys):
+    def written(cache):
+        found = measured(root, cache)
+        Run("r", root).write_measure("complexity", found.result, SETTINGS.model_dump(), found.cached)
+        folder = root / "results" / "r" / "complexity"
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    before = written(CellCache(tmp_path / "cache", "code"))
+    elsewhere = CellCache(tmp_path / "elsewhere", "code")
+    assert adopt(root / "results" / "r" / "complexity", elsewhere) == 12
+    capsys.readouterr()
+    assert written(elsewhere) == before
+    assert "complexity r: 0 of 12 cells computed" in capsys.readouterr().out
 
 
 def test_networks_whose_samples_depend_on_each_other_are_refused(root, tmp_path):
