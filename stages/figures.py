@@ -22,7 +22,10 @@ def main() -> None:
         if name not in phases:
             raise UserError(f"{stage.METRICS} knows no run {name!r}: run `dvc repro phases`")
         run = StoredRun(name)
-        measures = {measure: run.measure(measure) for measure in ("decode", "probe", "distributions", "information")}
+        measures = {
+            measure: run.measure(measure)
+            for measure in ("decode", "probe", "distributions", "information", "complexity")
+        }
         transfers = {target: run.measure(f"transfer-{target}") for target in job.transfers[name]}
         results[name] = Results(job.datasets[name], phases=phases[name], transfers=transfers, **measures)
     solved = read_theory(stage.THEORY / "feature-strength").load()

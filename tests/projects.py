@@ -10,7 +10,7 @@ from pathlib import Path
 
 from closure import ROOT
 
-PER_RUN = ("train", "activations", "decode", "probe", "distributions", "information")
+PER_RUN = ("train", "activations", "decode", "probe", "distributions", "information", "complexity")
 
 PARAMS = """\
 # a small project
@@ -31,6 +31,7 @@ train:
   batch_size: 16
 activations:
   taps: [logits, predense]
+complexity: {line_samples: 4, points: 3}
 transfer:
   ink: {run: alpha, dataset: digits, labels: [ink]}
 figures:

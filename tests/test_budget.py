@@ -75,6 +75,16 @@ def test_bytes_and_files_with_every_decoder_classifier_and_estimator(project):
     compare(project.path)
 
 
+@pytest.mark.parametrize(
+    "asked", ["{measures: []}", "{measures: [local-complexity]}", "{layers: [blocks.0, blocks.1, blocks.2], points: 2}"]
+)
+def test_bytes_and_files_of_complexity(project, asked):
+    project.change_params("{name: vgg8, width: 0.05}", f"{{name: vgg8, width: 0.05}}\n    complexity: {asked}")
+    done = project.run_stage("complexity", "small")
+    assert done.returncode == 0, done.stderr
+    compare(project.path)
+
+
 def test_the_number_of_fits():
     text = PARAMS.replace(
         "distributions:",
@@ -126,7 +136,7 @@ def test_operations_of_a_training_of_f0():
     forward = 2 * 64 * 10
     updates, looked_at = 3 * forward * 32 * 16, forward * (1297 + 500) * 6
     assert work.train(run, workers=2).network == updates + looked_at
-    assert work.train(run, workers=1).network == 2 * (updates + tests)
+    assert work.train(run, workers=1).network == 2 * (updates + looked_at)
 
 
 def test_operations_of_a_ridge_fall_with_the_smaller_side():
@@ -146,6 +156,29 @@ def test_operations_of_information_are_those_of_the_samples_that_are_looked_at()
     assert done.matrices == cells * sum((4 * 40 + 2 * min(40, width)) * 40 * width for width in features)
     assert done.spectra == cells * sum(min(40, width) ** 3 for width in features)
     assert done.distributed == cells * 40 * sum(features)
+
+
+def test_operations_of_complexity_are_those_that_torch_counts():
+    text = PARAMS.replace("complexity: {line_samples: 4, points: 3}", "complexity: {line_samples: 5, points: 60}")
+    run = Run(parsed(text).runs["small"], DIGITS)
+    assert list(run.nonlinearities) == [f"blocks.{place}.2" for place in range(5)]
+    assert run.hidden_layers == ["blocks.0.2"]
+    blocks, flatten, head = run.network
+    operations = {}
+    with torch.device("meta"):
+        for name, layer, inputs in (
+            ("whole", run.network, run.image),
+            ("rest", torch.nn.Sequential(*blocks[1:], flatten, head), blocks[0](run.image)),
+        ):
+            with FlopCounterMode(display=False) as counter:
+                layer(inputs)
+            operations[name] = counter.get_total_flops()
+    lines, vertices = 21 * 10 * operations["rest"], (60 + 50 + 60) * 50 * operations["whole"]
+    cells = 2 * 6
+    assert work.complexity(run, workers=1).network == cells * (lines + vertices)
+    assert work.complexity(run, workers=4).network == cells / 4 * (lines + vertices)
+    linear = Run(parsed(text).runs["flat"], DIGITS)
+    assert work.complexity(linear, workers=1).network == 0
 
 
 def test_the_benchmark_gives_the_time_of_an_operation():

@@ -7,6 +7,7 @@ import pytest
 from closure import ROOT
 from phasescope.params.activations import ActivationsSettings
 from phasescope.params.base import Section
+from phasescope.params.complexity import ComplexitySettings
 from phasescope.params.datasets import DatasetSettings
 from phasescope.params.decode import DecodeSettings
 from phasescope.params.distributions import DistributionsSettings
@@ -61,6 +62,7 @@ def test_every_picture_and_page_that_is_linked_is_there():
         ("transfer", TransferSettings),
         ("distributions", DistributionsSettings),
         ("information", InformationSettings),
+        ("complexity", ComplexitySettings),
         ("phases", PhasesSettings),
         ("theory", FeatureStrengthSettings),
         ("figures", FiguresSettings),

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from phasescope.figures.all import draw
+from phasescope.figures.complexity import complexity
 from phasescope.figures.curves import figure_1, figure_2, probes
 from phasescope.figures.decoders import convergence, decoders
 from phasescope.figures.distributions import figure_4, statistics
@@ -29,11 +30,12 @@ FULL = {
     "classifiers": ("ridge", "logistic", "sgd"),
     "targets": (("fashion", ("class",)), ("digits", ("class", "ink"))),
     "estimators": ("gaussian", "binned-pca"),
+    "bends": ("stem.2", "blocks.0.relu1", "blocks.0.relu2"),
 }
 
 EVERY = (
     *("figure-1", "figure-2", "probes", "decoders", "convergence", "figure-6", "figure-7", "distributions"),
-    *("information-plane", "information"),
+    *("information-plane", "information", "complexity"),
 )
 
 
@@ -47,10 +49,11 @@ def results_of_a_run(
     classifiers=("ridge",),
     targets=(),
     estimators=(),
+    bends=(),
 ):
     """Measures of a run with the three phases, with small random differences between seeds and layers.
 
-    Trained decoders are not asked for at the last layer; ``targets`` are datasets and labels.
+    Trained decoders are not asked for at the last layer; ``targets`` are datasets and labels, ``bends`` nonlinearities.
     """
     generator = np.random.default_rng(0)
     cells = ("seed", "step", "layer")
@@ -100,7 +103,8 @@ def results_of_a_run(
             for bound, by in (("lower", -0.4), ("upper", 0.1)):
                 of_each = [value + by * one for value, one in zip(values, bounded, strict=True)]
                 informed[f"{name}_{bound}"] = stacked("estimator", list(estimators), of_each)
-    more = {"transfers": transfers, "information": informed}
+    bent = complexities(bends, seeds, generator) if bends else None
+    more = {"transfers": transfers, "information": informed, "complexity": bent}
     if not distributions:
         return Results("digits", decode, probe, numbers, **more)
     place = ("seed", "layer", "row")
@@ -119,6 +123,28 @@ def results_of_a_run(
         {**coords, "class": range(classes)},
     )
     return Results("digits", decode, probe, numbers, measured, **more)
+
+
+def complexities(bends, seeds, generator):
+    """What `complexity` gives of a network with these nonlinearities, and the first and conv-2 as its layers."""
+    sizes = {"seed": seeds, "step": len(STEPS), "layer": 2, "nonlinearity": len(bends), "part": 3}
+
+    def drawn(*dims):
+        shape = [sizes[dim] for dim in ("seed", "step", *dims)]
+        return ("seed", "step", *dims), generator.uniform(5, 9, shape)
+
+    found = xr.Dataset(
+        {"linear_mapping_number": drawn("layer"), "local_complexity": drawn("nonlinearity", "part")},
+        {
+            "seed": range(seeds),
+            "step": STEPS,
+            "layer": [bends[0], "conv-2"],
+            "nonlinearity": list(bends),
+            "neurons": ("nonlinearity", 100 // np.arange(1, len(bends) + 1)),
+            "part": ["train", "test", "random"],
+        },
+    )
+    return found.assign(total_complexity=found.local_complexity.sum("nonlinearity"))
 
 
 def trained(loss, epochs=6):
@@ -421,6 +447,43 @@ def test_no_figure_4_without_features():
     assert [drawing.name for drawing in draw({"a": result}, SETTINGS)][-2:] == ["probes", "distributions"]
 
 
+def test_complexity_of_layers_of_nonlinearities_and_of_all_of_them():
+    result = results_of_a_run(**FULL)
+    drawing = complexity({"a": result.complexity})
+    linear, shares, total = drawing.figure.axes
+    assert [len(drawn(axes)) for axes in drawing.figure.axes] == [2, 3, 3]
+    for layer in ("stem.2", "conv-2"):
+        values = result.complexity.linear_mapping_number.sel(layer=layer)
+        noted = numbers(drawing.rows, layer=layer, quantity="linear mapping number", seed="mean")
+        np.testing.assert_allclose(noted, values.mean("seed"))
+        assert any(np.array_equal(noted, line) for line in drawn(linear))
+    wanted = {"quantity": "local complexity per neuron", "seed": "mean", "part": "train"}
+    values = result.complexity.local_complexity.sel(nonlinearity="blocks.0.relu1", part="train") / 50
+    np.testing.assert_allclose(numbers(drawing.rows, layer="blocks.0.relu1", **wanted), values.mean("seed"))
+    np.testing.assert_allclose(drawn(shares)[1], values.mean("seed"))
+    values = result.complexity.local_complexity.sel(part="random").sum("nonlinearity")
+    wanted = {"layer": "all", "quantity": "local complexity", "part": "random"}
+    np.testing.assert_allclose(numbers(drawing.rows, seed="mean", **wanted), values.mean("seed"))
+    np.testing.assert_allclose(numbers(drawing.rows, seed="std", **wanted), values.std("seed", ddof=1))
+    np.testing.assert_allclose(drawn(total)[2], values.mean("seed"))
+
+
+@pytest.mark.parametrize(("absent", "labels"), [("layer", 2), ("nonlinearity", 1)])
+def test_of_complexity_only_what_was_measured_is_drawn(absent, labels, tmp_path):
+    found = results_of_a_run(**FULL).complexity
+    drawing = complexity({"a": found.drop_dims([absent, "part"] if absent == "nonlinearity" else absent)})
+    assert len(drawing.figure.axes) == labels
+    save(drawing, tmp_path, SETTINGS)
+
+
+def test_no_complexity_of_a_linear_network():
+    linear = replace(results_of_a_run(), complexity=xr.Dataset(coords={"seed": [0], "step": STEPS}))
+    assert "complexity" not in [drawing.name for drawing in draw({"a": linear}, SETTINGS)]
+    both = {"a": linear, "b": results_of_a_run(**FULL)}
+    (drawing,) = (drawing for drawing in draw(both, SETTINGS) if drawing.name == "complexity")
+    assert {row["run"] for row in drawing.rows} == {"b"}
+
+
 def test_figures_of_sets_of_runs_end_in_their_names():
     results = {
         "a": results_of_a_run(),
@@ -456,6 +519,7 @@ def test_many_runs_are_wrapped(tmp_path):
     five = ("softmax", "logits", "predense", "conv-2", "blocks.0")
     runs["with-all"] = results_of_a_run(five, distributions=False, **FULL)
     of_one = {"decoders": 5, "convergence": 4, "figure-6": 2, "figure-7": 2, "information-plane": 1, "information": 5}
+    of_one |= {"complexity": 3}
     expected = {"figure-1": 21, "figure-2": 21, "probes": 7} | of_one
     for drawing in draw(runs, SETTINGS):
         assert drawing.figure.get_figwidth() <= 7.2

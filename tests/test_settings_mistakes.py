@@ -12,9 +12,10 @@ TRAIN_KEYS = (
     "weight_decay"
 )
 TOP_KEYS = (
-    "activations, datasets, decode, distributions, figures, information, phases, probe, runs, theory, train, transfer"
+    "activations, complexity, datasets, decode, distributions, figures, information, phases, probe, runs, theory, train, "
+    "transfer"
 )
-RUN_KEYS = "activations, dataset, decode, distributions, information, model, probe, train"
+RUN_KEYS = "activations, complexity, dataset, decode, distributions, information, model, probe, train"
 NETWORKS = "f0, vgg8, vgg11, vgg13, vgg16, resnet10"
 SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder, feature-strength"
 
@@ -265,6 +266,28 @@ def test_taps_that_decoders_are_trained_at_are_kept_and_fit(mistakes, params):
     assert mistakes(BARE + "probe: {classifiers: [svm]}") == [
         "probe.classifiers[0]: unknown value 'svm'; known: ridge, logistic, sgd"
     ]
+
+
+def test_complexity_is_of_layers_that_say_something_and_of_samples_that_pass_alone(mistakes, params):
+    told = mistakes(BARE + "complexity: {layers: [blocks.9, softmax, predense, blocks.1]}")
+    assert told == [
+        "runs.small.complexity.layers: tap 'blocks.9': vgg8 has no such tap (nearest: 'blocks.4'); name one of "
+        "softmax, logits, predense, conv-2 or the path of a module such as 'blocks.0'",
+        "runs.small.complexity.layers: layer 'softmax': the logits are no function of it, for it forgets their sum; "
+        "name another",
+        "runs.small.complexity.layers: layer 'predense': vgg8 is linear from there on; name an earlier one",
+    ]
+    resnet = BARE.replace("vgg8", "resnet10")
+    assert mistakes(resnet + "complexity: {layers: [blocks.0, blocks.0.relu1]}") == [
+        "runs.small.complexity.layers: layer 'blocks.0.relu1': the logits of resnet10 depend on more than it; name one "
+        "they pass whole"
+    ]
+    batch = BARE + "activations: {batchnorm: batch}\n"
+    assert mistakes(batch) == [
+        "runs.small.complexity.measures: with activations.batchnorm `batch` no network is a function of one sample, "
+        "which these measures are of: set them to [] for this run, or choose `recalibrated`"
+    ]
+    resolve(params(batch + "complexity: {measures: []}"))
 
 
 # --- files that are no settings

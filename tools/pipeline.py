@@ -52,6 +52,11 @@ STAGES: dict[str, dict[str, Any]] = {
         }
         for measure in ("decode", "probe", "distributions", "information")
     },
+    "complexity": {
+        "foreach": "${runs}",
+        "deps": [f"{CONFIG}/complexity.json", DATASET, f"{RUN}/train", f"{RUN}/activations"],
+        "outs": [f"{RESULT}/complexity", f"{PROVENANCE}/complexity.json"],
+    },
     "transfer": {
         "foreach": "${transfer}",
         "deps": ["configs/transfer/${key}.json", "runs/${item.run}/train", "runs/${item.run}/activations", DATASET],

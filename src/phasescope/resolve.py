@@ -7,6 +7,7 @@ import torch
 
 from phasescope.errors import UserError
 from phasescope.measures.decoders import deconvolution
+from phasescope.models.parts import why_not_hidden
 from phasescope.models.taps import shapes
 from phasescope.models.zoo import build
 from phasescope.params.settings import Settings, read, unknown
@@ -19,7 +20,15 @@ def resolve(path: Path) -> Settings:
         UserError: one line per mistake in the settings.
     """
     settings = read(path)
-    checks = (_unfit_taps, _undecodable_taps, _lonely_batches, _unseen_taps, _unknown_runs, _unfit_targets)
+    checks = (
+        _unfit_taps,
+        _undecodable_taps,
+        _linear_layers,
+        _lonely_batches,
+        _unseen_taps,
+        _unknown_runs,
+        _unfit_targets,
+    )
     mistakes = [mistake for check in checks for mistake in check(settings)]
     if mistakes:
         raise UserError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
@@ -57,6 +66,26 @@ def _undecodable_taps(settings: Settings) -> Iterator[str]:
                     deconvolution(shape, (channels, resolution, resolution))
                 except UserError as error:
                     yield f"runs.{name}.activations.taps: {tap!r}: {error}"
+
+
+def _linear_layers(settings: Settings) -> Iterator[str]:
+    """Layers from which the way to the logits says nothing, and networks whose samples depend on each other."""
+    for name, run in settings.runs.items():
+        asked = run.complexity
+        if asked.measures and run.activations.batchnorm == "batch":
+            yield (
+                f"runs.{name}.complexity.measures: with activations.batchnorm `batch` no network is a function of one "
+                "sample, which these measures are of: set them to [] for this run, or choose `recalibrated`"
+            )
+        if "linear-mapping-number" not in asked.measures:
+            continue
+        resolution = settings.datasets[run.dataset].resolution
+        with torch.device("meta"):
+            network = build(run.model, channels=1, resolution=resolution, classes=2).eval()
+            for layer in asked.layers or []:
+                why = why_not_hidden(network, layer, torch.zeros(1, 1, resolution, resolution))
+                if why is not None:
+                    yield f"runs.{name}.complexity.layers: {why}"
 
 
 def _unknown_runs(settings: Settings) -> Iterator[str]:

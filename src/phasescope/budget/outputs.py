@@ -236,6 +236,25 @@ def information(run: Run) -> Store:
     )
 
 
+def complexity(run: Run) -> Store:
+    """results/<run>/complexity."""
+    asked, cells = run.settings.complexity.measures, (run.seeds, run.steps)
+    layers, bends, parts = len(run.hidden_layers), len(run.nonlinearities), 3
+    kept = _labels(run, "seed", "step")
+    if "linear-mapping-number" in asked and layers:
+        kept |= {"layer": _texts(layers), "linear_mapping_number": _measures(*cells, layers)}
+    if "local-complexity" in asked and bends:
+        kept |= {
+            "nonlinearity": _texts(bends),
+            "part": _texts(parts),
+            "neurons": _counting(bends),
+            "local_complexity": _measures(*cells, bends, parts),
+            "total_complexity": _measures(*cells, parts),
+            "radius": _measures(*cells, ratio=SHARES),
+        }
+    return Store(kept, fingerprints=run.seeds * run.steps * bool(asked))
+
+
 def transfer(run: Run, settings: TransferSettings, target: Images) -> Store:
     """results/<run>/transfer-<dataset>."""
     labels = len(settings.labels)

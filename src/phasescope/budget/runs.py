@@ -1,12 +1,14 @@
 """What must be known of a dataset and of a run to tell what is kept and computed of them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
+from phasescope.models.parts import hidden_layers, pre_activations
 from phasescope.models.taps import shapes, tap_modules
 from phasescope.models.zoo import BasicBlock, Network, build
 from phasescope.params.activations import ActivationsSettings, Tap
@@ -53,7 +55,9 @@ class Run:
     def __init__(self, settings: RunSettings, images: Images) -> None:
         self.settings, self.images = settings, images
         with torch.device("meta"):
-            self.network = build(settings.model, images.channels, images.resolution, images.classes)
+            self.network = build(settings.model, images.channels, images.resolution, images.classes).eval()
+            #: What passes through it, of which nothing is known but the shape.
+            self.image = torch.zeros(1, images.channels, images.resolution, images.resolution)
         kept = settings.activations
         self.seeds, self.steps = len(settings.train.seeds), len(checkpoint_steps(settings.train.iterations))
         self.train, self.test = kept_of(images, kept)
@@ -70,6 +74,19 @@ class Run:
     def cells(self) -> tuple[int, int, int]:
         """Seeds, steps, layers."""
         return self.seeds, self.steps, len(self.layers)
+
+    @cached_property
+    def nonlinearities(self) -> dict[str, int]:
+        """Nonlinearities of the network, and the numbers that each takes of a sample."""
+        return {path: values.shape[1] for path, values in pre_activations(self.network, self.image).items()}
+
+    @cached_property
+    def hidden_layers(self) -> list[str]:
+        """The layers from which the linear mapping number is taken."""
+        asked = self.settings.complexity.layers
+        return (
+            hidden_layers(self.network, [layer.name for layer in self.layers], self.image) if asked is None else asked
+        )
 
     @property
     def decoder_fits(self) -> int:

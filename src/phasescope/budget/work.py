@@ -14,7 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from phasescope.budget.outputs import LABELS, evaluations
 from phasescope.budget.runs import Images, Layer, Run, kept_of
 from phasescope.compute import Compute
+from phasescope.measures.complexity import BLOCK
+from phasescope.measures.linear_mapping import POINTS
 from phasescope.measures.ridge import RIDGES
+from phasescope.models.parts import activations as activations_at
+from phasescope.models.parts import from_layer
 from phasescope.models.zoo import build, place
 from phasescope.params.classifiers import ClassifierSettings
 from phasescope.params.decode import Decoder, DecodeSettings
@@ -173,6 +177,34 @@ def information(run: Run, workers: int) -> Work:
                 cell += Work(distributed=numbers)
         done += cell.times(run.seeds * run.steps)
     return done
+
+
+def complexity(run: Run, workers: int) -> Work:
+    """Points of lines from each layer on, and vertices around points through the whole network."""
+    settings = run.settings.complexity
+    rows = BLOCK["cpu"] // (4 * max(1, sum(run.nonlinearities.values())))
+    forward, calls = _passes(run)
+    done = Work()
+    if "linear-mapping-number" in settings.measures:
+        samples = min(settings.line_samples, run.train)
+        points = POINTS * samples * (samples - 1) / 2
+        for layer in run.hidden_layers:
+            # How many modules are left hardly matters, for there are many rows.
+            done += Work(_rest(run, layer) * points, calls * points / rows)
+    if "local-complexity" in settings.measures and run.nonlinearities:
+        around = min(settings.points, run.train) + min(settings.points, run.test) + settings.points
+        vertices = 2 * around * min(settings.directions, run.images.pixels)
+        done += Work(forward * vertices, calls * vertices / rows)
+    return _side_by_side(done, run.seeds * run.steps, workers) + Work(starts=1)
+
+
+def _rest(run: Run, layer: str) -> float:
+    """Floating-point operations from a layer to the logits."""
+    activations_there = activations_at(run.network, layer, run.image)
+    rest = from_layer(run.network, layer, run.image)
+    with FlopCounterMode(display=False) as counter:
+        rest(activations_there)
+    return counter.get_total_flops()
 
 
 def transfer(run: Run, settings: TransferSettings, target: Images, workers: int) -> Work:

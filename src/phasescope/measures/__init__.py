@@ -1,1 +1,1 @@
-"""Measures: pure functions of cells, that is of the activations of (seed, step, layer)."""
+"""Measures: pure functions of cells, of the activations of (seed, step, layer) or the networks of (seed, step)."""

@@ -14,6 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from phasescope.errors import UserError
 from phasescope.params.activations import ActivationsSettings
 from phasescope.params.base import Name, Section
+from phasescope.params.complexity import ComplexitySettings
 from phasescope.params.datasets import DatasetSettings
 from phasescope.params.decode import DecodeSettings
 from phasescope.params.distributions import DistributionsSettings
@@ -37,6 +38,7 @@ PER_RUN: dict[str, type[Section]] = {
     "probe": ProbeSettings,
     "distributions": DistributionsSettings,
     "information": InformationSettings,
+    "complexity": ComplexitySettings,
 }
 
 
@@ -51,6 +53,7 @@ class RunSettings(Section):
     probe: ProbeSettings
     distributions: DistributionsSettings
     information: InformationSettings
+    complexity: ComplexitySettings
 
 
 class Settings(Section):
@@ -64,6 +67,7 @@ class Settings(Section):
     probe: ProbeSettings = ProbeSettings()
     distributions: DistributionsSettings = DistributionsSettings()
     information: InformationSettings = InformationSettings()
+    complexity: ComplexitySettings = ComplexitySettings()
     transfer: dict[Name, TransferSettings] = {}
     phases: PhasesSettings = PhasesSettings()
     theory: TheorySettings = TheorySettings()
