@@ -36,6 +36,8 @@ NATIVE = {
 RESAMPLED, PHOTOGRAPHS = 0.8, 0.95
 #: Attributes of the feature-strength model, which are zeros but for one block.
 BLOCKS = 0.01
+#: Pairs of tokens, which are zeros but for two.
+ONE_HOT = 0.02
 #: Standardised pixels of uint8 images in float16, of a byte that the images themselves take.
 STANDARDISED = 0.7
 

@@ -94,7 +94,7 @@ def _content(network: Network, name: str, pooled: bool) -> str:
     if name == "softmax":
         return name
     module: nn.Module = tap_modules(network, [Tap(name=name)])[name]
-    if isinstance(module, nn.Flatten):
+    if module is network.get_submodule("flatten"):
         before = list(network.children())[:-2]
         if not before:
             return "image"
