@@ -47,6 +47,12 @@ def _undecodable_taps(settings: Settings) -> Iterator[str]:
                 yield f"runs.{name}.decode.trained_taps: {unknown(tap, list(kept), 'tap')}"
         if "deconvolution" not in run.decode.decoders:
             continue
+        if settings.datasets[run.dataset].source in OF_ATTRIBUTES:
+            yield (
+                f"runs.{name}.decode.decoders: 'deconvolution' draws images, and the samples of {run.dataset!r} are "
+                "attributes; choose another"
+            )
+            continue
         channels, resolution = settings.datasets[run.dataset].image
         with torch.device("meta"):
             network = _network(settings, run)

@@ -88,7 +88,7 @@ class Capture:
 
         return hook
 
-    def _pooled(self) -> dict[str, torch.Tensor]:
+    def _selected(self) -> dict[str, torch.Tensor]:
         return {tap.name: _value(self._model, tap, self._outputs[tap.name]) for tap in self._taps}
 
 
@@ -119,9 +119,7 @@ def _value(model: Network, tap: Tap, output: object) -> torch.Tensor:
         output = output.softmax(dim=1)
     if tap.position is not None:
         if output.ndim != 3:
-            raise UserError(
-                f"{where}: position is {tap.position}, but this output is no sequence; leave `position` out"
-            )
+            raise UserError(f"{where}: position is {tap.position}, but this output is no sequence; leave it out")
         length = output.shape[1]
         if not -length <= tap.position < length:
             raise UserError(
