@@ -72,7 +72,10 @@ def figure_4(run: str, distributions: Dataset, settings: FiguresSettings) -> Dra
         left = panels[row, 0]
         left.set_ylabel(f"feature {feature}\n{'fixed' if feature in fixed else 'selective'}")
         positive = density[row][density[row] > 0]
-        if positive.size:
+        if positive.size:  # a feature may be zero wherever one looks
+            for axes in panels[row]:
+                axes.set_yscale("log", nonpositive="mask")
+                axes.yaxis.set_minor_formatter(NullFormatter())
             left.set_ylim(positive.min() / 1.5, positive.max() * 1.5)
     for axes, step in zip(panels[0], steps, strict=True):
         axes.set_title(f"iteration {step}\n{axes.get_title()}", fontsize=7)
@@ -101,8 +104,6 @@ def _panel(axes: Axes, centres: Array, density: Array, zero: Array, classes: lis
             for point, value in zip(points, line, strict=True)
         ]
     axes.set_title(f"P(0) {np.nanmin(zero):.2f}–{np.nanmax(zero):.2f}", fontsize=7, pad=3)
-    axes.set_yscale("log", nonpositive="mask")
-    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(3))
     return rows
 
