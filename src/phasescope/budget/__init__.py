@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich import box
 from rich.console import Group
 from rich.filesize import decimal
@@ -169,7 +170,8 @@ def _images(dataset: DatasetSettings, path: Path) -> Images | None:
     if dataset.operation is not None and dataset.classes is not None:
         pairs = len(operations.table(dataset.operation, dataset.modulus)[0])
         train = operations.split(dataset, pairs)
-        return Images(channels, train, pairs - train, dataset.classes, resolution, "float16", outputs.ONE_HOT)
+        ratio = outputs.PAIR / (channels * np.dtype("float16").itemsize)
+        return Images(channels, train, pairs - train, dataset.classes, resolution, "float16", ratio)
     if dataset.source in KNOWN:
         native, dtype, ratio = outputs.NATIVE[dataset.source]
         if resolution != native:

@@ -38,7 +38,7 @@ class Layer:
 
     name: str
     shape: tuple[int, ...]
-    content: str  #: "softmax", "dense", "averaged", "rectified" or "image"
+    content: str  #: "softmax", "dense", "averaged", "rectified", "embedded" or "image"
     trained: bool  #: whether decoders are trained on it
 
     @property
@@ -93,6 +93,8 @@ def _content(network: Network, name: str, pooled: bool) -> str:
     """What kind of numbers a tap gives."""
     if name == "softmax":
         return name
+    if name.split(".")[0] == "embed":
+        return "embedded"
     module: nn.Module = tap_modules(network, [Tap(name=name)])[name]
     if module is network.get_submodule("flatten"):
         before = list(network.children())[:-2]
