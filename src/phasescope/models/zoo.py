@@ -1,4 +1,4 @@
-"""The networks: F0, VGG-8/11/13/16 and ResNet-10 of the learning-phases paper, and those of tokens (`models.tokens`).
+"""The networks: F0, VGG-8/11/13/16 and ResNet-10 of the learning-phases paper, and those that read tokens.
 
 Every network is a sequence of named parts: ``stem`` (ResNet) or ``embed`` (tokens), ``blocks``, ``pool`` (ResNet) or
 ``norm`` (transformer-2), ``flatten`` and ``head``, the last linear layer, whose outputs are the logits. F0 has no more
