@@ -10,8 +10,8 @@ from phasescope.resolve import resolve
 TRAIN_KEYS = "batch_size, iterations, learning_rate, loss, momentum, seeds, weight_decay"
 TOP_KEYS = "activations, datasets, decode, distributions, figures, phases, probe, runs, train, transfer"
 RUN_KEYS = "activations, dataset, decode, distributions, model, probe, train"
-NETWORKS = "f0, vgg8, vgg11, vgg13, vgg16, resnet10"
-SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder, feature-strength"
+NETWORKS = "f0, vgg8, vgg11, vgg13, vgg16, resnet10, embedding-mlp, transformer-1, transformer-2"
+SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder, feature-strength, binary-operation"
 
 
 @pytest.mark.parametrize(

@@ -116,13 +116,9 @@ def test_a_linear_layer_on_one_hot_tokens_is_a_lookup(name):
     model = network(name, dtype="float64").eval()
     places, images = pairs(dtype=torch.float64)
     table = model.embed.table.weight.T  # (token, unit)
-    own = [torch.full((P * P,), P + each) for each in range(model.embed.tokens.own)]
-    order = {"embedding-mlp": "ab", "transformer-1": "ab=", "transformer-2": "aob="}[name]
-    known = dict(zip("ab", places.T, strict=True)) | dict(
-        zip(order.replace("a", "").replace("b", ""), own, strict=True)
-    )
-    sequence = torch.stack([known[token] for token in order], dim=1)
-    expected = functional.embedding(sequence, table)
+    a, b, own = *places.T, torch.full((P * P,), P)
+    sequences = {"embedding-mlp": (a, b), "transformer-1": (a, b, own), "transformer-2": (a, own, b, own + 1)}
+    expected = functional.embedding(torch.stack(sequences[name], dim=1), table)
     if name == "embedding-mlp":
         expected = expected.flatten(1)
     else:
@@ -142,7 +138,7 @@ def test_embedding_mlp_is_a_perceptron_on_both_embeddings():
 
 def attention_by_hand(attention, stream):
     """Every head and position by itself."""
-    batch, length, width = stream.shape
+    length, width = stream.shape[1:]
     unit = width // attention.heads
     query, key, value = (part(stream) for part in (attention.query, attention.key, attention.value))
     read = torch.zeros_like(stream)
@@ -391,7 +387,7 @@ runs:
   one:
     dataset: sums
     model: {name: transformer-1, width: 0.5}
-    activations: {taps: [predense, {name: blocks.0, position: 0}, blocks.0.mlp.1]}
+    activations: {taps: [predense, {name: blocks.0, position: -1}, blocks.0.mlp.1]}
   two:
     dataset: sums
     model: {name: transformer-2, width: 0.25}
