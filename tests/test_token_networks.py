@@ -387,7 +387,7 @@ runs:
   one:
     dataset: sums
     model: {name: transformer-1, width: 0.5}
-    activations: {taps: [predense, {name: blocks.0, position: -1}, blocks.0.mlp.1]}
+    activations: {taps: [predense, {name: blocks.0, position: -1}, {name: blocks.0.mlp.1, position: -1}]}
   two:
     dataset: sums
     model: {name: transformer-2, width: 0.25}
