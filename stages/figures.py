@@ -11,6 +11,9 @@ from phasescope.params.figures import FiguresJob
 from phasescope.store import commit
 from phasescope.store.run import StoredRun, read_theory
 
+#: What is measured of every run.
+MEASURES = ("decode", "probe", "distributions", "information", "complexity")
+
 
 def main() -> None:
     """Write figures/<name>.svg, .png and .csv."""

@@ -12,12 +12,12 @@ TRAIN_KEYS = (
     "weight_decay"
 )
 TOP_KEYS = (
-    "activations, complexity, datasets, decode, distributions, figures, information, phases, probe, runs, theory, train, "
-    "transfer"
+    "activations, complexity, datasets, decode, distributions, figures, information, phases, probe, runs, theory, "
+    "train, transfer"
 )
 RUN_KEYS = "activations, complexity, dataset, decode, distributions, information, model, probe, train"
-NETWORKS = "f0, vgg8, vgg11, vgg13, vgg16, resnet10"
-SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder, feature-strength"
+NETWORKS = "f0, vgg8, vgg11, vgg13, vgg16, resnet10, embedding-mlp, transformer-1, transformer-2"
+SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder, feature-strength, binary-operation"
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,10 @@ KEPT = {"cache": False, "persist": True}
 STAGES: dict[str, dict[str, Any]] = {
     "resolve": {
         "deps": ["params.yaml"],
-        "outs": [{"configs": KEPT}, {"watch/digits": KEPT}, {"watch/feature-strength": KEPT}],
+        "outs": [
+            {"configs": KEPT},
+            *({f"watch/{source}": KEPT} for source in ("digits", "feature-strength", "binary-operation")),
+        ],
     },
     "prepare": {
         "foreach": "${datasets}",

@@ -9,8 +9,10 @@ from phasescope.errors import UserError
 from phasescope.measures.decoders import deconvolution
 from phasescope.models.parts import why_not_hidden
 from phasescope.models.taps import shapes
-from phasescope.models.zoo import build
-from phasescope.params.settings import Settings, read, unknown
+from phasescope.models.zoo import Network, build
+from phasescope.params.datasets import OF_ATTRIBUTES
+from phasescope.params.models import CONVOLUTIONAL
+from phasescope.params.settings import RunSettings, Settings, read, unknown
 
 
 def resolve(path: Path) -> Settings:
@@ -54,9 +56,15 @@ def _undecodable_taps(settings: Settings) -> Iterator[str]:
                 yield f"runs.{name}.decode.trained_taps: {unknown(tap, list(kept), 'tap')}"
         if "deconvolution" not in run.decode.decoders:
             continue
+        if settings.datasets[run.dataset].source in OF_ATTRIBUTES:
+            yield (
+                f"runs.{name}.decode.decoders: 'deconvolution' draws images, and the samples of {run.dataset!r} are "
+                "attributes; choose another"
+            )
+            continue
         channels, resolution = settings.datasets[run.dataset].image
         with torch.device("meta"):
-            network = build(run.model, channels, resolution, classes=2)
+            network = _network(settings, run)
             for tap in [tap for tap in kept if tap in (run.decode.trained_taps or kept)]:
                 try:
                     shape = shapes(network, [kept[tap]], channels, resolution)[tap]
@@ -113,7 +121,7 @@ def _unfit_targets(settings: Settings) -> Iterator[str]:
                     f"{transfer.run} is trained on: {others}; got {mine}"
                 )
         for index, label in enumerate(transfer.labels):
-            kind = "attributes" if target.source == "feature-strength" else KINDS[target.image[0]]
+            kind = "attributes" if target.source in OF_ATTRIBUTES else KINDS[target.image[0]]
             needed = [KINDS[channels] for channels in NEEDED[label]] if label in NEEDED else [kind]
             if kind not in needed:
                 yield (
@@ -125,19 +133,24 @@ def _unfit_targets(settings: Settings) -> Iterator[str]:
 def _lonely_batches(settings: Settings) -> Iterator[str]:
     """Batches of one image, which BatchNorm cannot normalise where the maps are down to 1×1."""
     for name, run in settings.runs.items():
-        if run.train.batch_size == 1 and run.model.name != "f0":
+        if run.train.batch_size == 1 and run.model.name in CONVOLUTIONAL:
             yield f"runs.{name}.train.batch_size: {run.model.name} has BatchNorm, which needs 2 or more; got 1"
 
 
 def _unfit_taps(settings: Settings) -> Iterator[str]:
     """Taps that the run's network does not have, or whose maps cannot be pooled as they ask for."""
     for name, run in settings.runs.items():
-        channels, resolution = settings.datasets[run.dataset].image
-        # The number of classes does not matter to whether a tap fits.
         with torch.device("meta"):
-            network = build(run.model, channels, resolution, classes=2)
+            network = _network(settings, run)
+        channels, resolution = settings.datasets[run.dataset].image
         for tap in run.activations.taps:
             try:
                 shapes(network, [tap], channels, resolution)
             except UserError as error:
                 yield f"runs.{name}.activations.taps: {error}"
+
+
+def _network(settings: Settings, run: RunSettings) -> Network:
+    """The run's network, but for the number of classes where files say it, which does not matter to a tap."""
+    dataset = settings.datasets[run.dataset]
+    return build(run.model, *dataset.image, classes=dataset.classes or 2)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich import box
 from rich.console import Group
 from rich.filesize import decimal
@@ -14,6 +15,7 @@ from phasescope.budget import outputs, work
 from phasescope.budget.runs import Images, Run
 from phasescope.budget.stores import Store
 from phasescope.budget.work import Work
+from phasescope.data import operations
 from phasescope.params.datasets import DatasetSettings
 from phasescope.params.settings import Settings
 from phasescope.store import arrays
@@ -167,6 +169,11 @@ def _images(dataset: DatasetSettings, path: Path) -> Images | None:
     if dataset.source == "feature-strength" and dataset.outputs is not None:
         samples = 2 * dataset.outputs
         return Images(channels, samples, samples, dataset.outputs, resolution, "float64", outputs.BLOCKS)
+    if dataset.operation is not None and dataset.classes is not None:
+        pairs = len(operations.table(dataset.operation, dataset.modulus)[0])
+        train = operations.split(dataset, pairs)
+        ratio = outputs.PAIR / (channels * np.dtype("float16").itemsize)
+        return Images(channels, train, pairs - train, dataset.classes, resolution, "float16", ratio)
     if dataset.source in KNOWN:
         native, dtype, ratio = outputs.NATIVE[dataset.source]
         if resolution != native:

@@ -40,7 +40,7 @@ class Layer:
 
     name: str
     shape: tuple[int, ...]
-    content: str  #: "softmax", "dense", "averaged", "rectified" or "image"
+    content: str  #: "softmax", "dense", "averaged", "rectified", "embedded" or "image"
     trained: bool  #: whether decoders are trained on it
 
     @property
@@ -110,8 +110,10 @@ def _content(network: Network, name: str, pooled: bool) -> str:
     """What kind of numbers a tap gives."""
     if name == "softmax":
         return name
+    if name.split(".")[0] == "embed":
+        return "embedded"
     module: nn.Module = tap_modules(network, [Tap(name=name)])[name]
-    if isinstance(module, nn.Flatten):
+    if module is network.get_submodule("flatten"):
         before = list(network.children())[:-2]
         if not before:
             return "image"

@@ -10,8 +10,8 @@ class Dataset:
     """Labelled images, split into training and test samples; training samples come first."""
 
     #: (sample, channel, row, column); uint8 (0 … 255) as they were read, or float16 (0 … 1) if resampled by
-    #: splines, which overshoot at edges (MNIST at 32×32: −0.33 … 1.32); float64 where they are no images, but numbers
-    #: that are to stay exact.
+    #: splines, which overshoot at edges (MNIST at 32×32: −0.33 … 1.32), and of one-hot tokens; float64 where they are
+    #: no images, but numbers that are to stay exact.
     images: np.ndarray
     #: (sample,) int64, index into `classes`.
     labels: np.ndarray

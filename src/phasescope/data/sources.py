@@ -23,6 +23,10 @@ def load(settings: DatasetSettings, root: Path, download: bool) -> Dataset:
         from phasescope.data.feature_strength import load_feature_strength
 
         return load_feature_strength(settings)
+    if settings.source == "binary-operation":
+        from phasescope.data.operations import load_binary_operation
+
+        return load_binary_operation(settings)
     if is_vision(settings.source):
         from phasescope.data.vision import load_vision
 

@@ -1,12 +1,11 @@
 """Figure 4 of Schneider & Prabhushankar (2024): class-conditional distributions of single features."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter
@@ -35,7 +34,8 @@ def figure_4(run: str, distributions: Dataset, settings: FiguresSettings) -> Dra
     """Distribution of single features in every class: a row per feature, a column per step, a line per class.
 
     Of the first seed and the tap ``settings.features``. Densities are on a logarithmic axis, without a point
-    where a bin is empty. They leave out exact zeros, whose share P(0) stands above each panel.
+    where a bin is empty. They leave out exact zeros, whose share P(0) stands above each panel. More classes than
+    lines can tell apart are a map each panel, its height the class, its colour the density, white where it is zero.
 
     Args:
         run: name of the run.
@@ -54,9 +54,10 @@ def figure_4(run: str, distributions: Dataset, settings: FiguresSettings) -> Dra
     classes = [str(name) for name in shown["class"].values]
     edges = shown.edge.transpose("row", "end").values
     middles = DataArray((edges[:, :-1] + edges[:, 1:]) / 2, dims=("row", "bin"))
-    merged = {"bin": math.ceil(shown.sizes["bin"] / _POINTS)}
-    centres = middles.coarsen(merged, boundary="pad").mean().values
-    density = shown.density.coarsen(merged, boundary="pad").mean()
+    merged = math.ceil(shown.sizes["bin"] / _POINTS)
+    centres = middles.coarsen(bin=merged, boundary="pad").mean().values
+    ends = np.column_stack([edges[:, :-1:merged], edges[:, -1]])
+    density = shown.density.coarsen(bin=merged, boundary="pad").mean()
     density = density.transpose("row", "step", "class", "bin").values
     zero = shown.zero.transpose("row", "step", "class").values
 
@@ -64,16 +65,19 @@ def figure_4(run: str, distributions: Dataset, settings: FiguresSettings) -> Dra
     figure = Figure(figsize=(max(3.6, width), 1.3 + 1.1 * len(features)))
     panels = figure.subplots(len(features), len(steps), squeeze=False, sharex="row", sharey="row")
     rows: list[Row] = []
+    mapped = len(classes) > NAMED_CLASSES
     for row, feature in enumerate(features):
         for column, step in enumerate(steps):
             labels = {"run": run, "layer": settings.features, "seed": seed, "feature": feature, "step": step}
-            axes = panels[row, column]
-            rows += _panel(axes, centres[row], density[row, column], zero[row, column], classes, labels)
-        left = panels[row, 0]
-        left.set_ylabel(f"feature {feature}\n{'fixed' if feature in fixed else 'selective'}")
-        positive = density[row][density[row] > 0]
-        if positive.size:
-            left.set_ylim(positive.min() / 1.5, positive.max() * 1.5)
+            rows += _rows(centres[row], density[row, column], zero[row, column], classes, labels)
+            share = zero[row, column]
+            panels[row, column].set_title(f"P(0) {np.nanmin(share):.2f}–{np.nanmax(share):.2f}", fontsize=7, pad=3)
+            panels[row, column].xaxis.set_major_locator(MaxNLocator(3))
+        panels[row, 0].set_ylabel(f"feature {feature}\n{'fixed' if feature in fixed else 'selective'}")
+        if mapped:
+            _maps(figure, panels[row].tolist(), ends[row], density[row])
+        else:
+            _lines(panels[row].tolist(), centres[row], density[row])
     for axes, step in zip(panels[0], steps, strict=True):
         axes.set_title(f"iteration {step}\n{axes.get_title()}", fontsize=7)
     figure.supxlabel(
@@ -81,41 +85,49 @@ def figure_4(run: str, distributions: Dataset, settings: FiguresSettings) -> Dra
         "P(0): share of exact zeros, lowest to highest of any class",
         fontsize=8,
     )
-    figure.supylabel("density", fontsize=8)
-    _name_classes(figure, panels.ravel().tolist(), classes)
+    figure.supylabel("class" if mapped else "density", fontsize=8)
+    if not mapped:
+        named = zip(classes, class_styles(len(classes)), strict=True)
+        legend(figure, [Line2D([], [], **look, label=f"class {name}") for name, look in named])
     return Drawing(f"figure-4-{run}", figure, [row for row in rows if math.isfinite(row["value"])])
 
 
-def _panel(axes: Axes, centres: Array, density: Array, zero: Array, classes: list[str], labels: Row) -> list[Row]:
-    """Draw ``density`` (class, point) over ``centres``, with the range of ``zero`` (class) above it."""
-    rows = []
+def _rows(centres: Array, density: Array, zero: Array, classes: list[str], labels: Row) -> Iterator[Row]:
+    """The numbers of a panel: ``density`` (class, point) at ``centres``, and the share ``zero`` (class)."""
     points = centres.tolist()
-    for name, look, line, share in zip(
-        classes, class_styles(len(classes)), density.tolist(), zero.tolist(), strict=True
-    ):
-        axes.plot(points, line, linewidth=0.9, marker=".", markersize=2, **look)
+    for name, line, share in zip(classes, density.tolist(), zero.tolist(), strict=True):
         named = {**labels, "class": name}
-        rows.append({**named, "quantity": "share of zeros", "activation": 0.0, "value": share})
-        rows += [
-            {**named, "quantity": "density", "activation": point, "value": value}
-            for point, value in zip(points, line, strict=True)
-        ]
-    axes.set_title(f"P(0) {np.nanmin(zero):.2f}–{np.nanmax(zero):.2f}", fontsize=7, pad=3)
-    axes.set_yscale("log", nonpositive="mask")
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_locator(MaxNLocator(3))
-    return rows
+        yield {**named, "quantity": "share of zeros", "activation": 0.0, "value": share}
+        for point, value in zip(points, line, strict=True):
+            yield {**named, "quantity": "density", "activation": point, "value": value}
 
 
-def _name_classes(figure: Figure, panels: list[Axes], classes: list[str]) -> None:
-    looks = class_styles(len(classes))
-    if len(classes) <= NAMED_CLASSES:
-        named = zip(classes, looks, strict=True)
-        legend(figure, [Line2D([], [], **look, label=f"class {name}") for name, look in named])
-    else:
-        colours = ListedColormap([look["color"] for look in looks])
-        scale = ScalarMappable(Normalize(-0.5, len(classes) - 0.5), colours)
-        figure.colorbar(scale, ax=panels, label="class", aspect=60)
+def _lines(panels: list[Axes], centres: Array, density: Array) -> None:
+    """Draw ``density`` (step, class, point) over ``centres``, a line per class."""
+    for axes, of_step in zip(panels, density, strict=True):
+        for look, line in zip(class_styles(len(of_step)), of_step, strict=True):
+            axes.plot(centres, line, linewidth=0.9, marker=".", markersize=2, **look)
+    positive = density[density > 0]
+    if positive.size:  # a feature may be zero wherever one looks
+        for axes in panels:
+            axes.set_yscale("log", nonpositive="mask")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        panels[0].set_ylim(positive.min() / 1.5, positive.max() * 1.5)
+
+
+def _maps(figure: Figure, panels: list[Axes], ends: Array, density: Array) -> None:
+    """Draw ``density`` (step, class, bin) between the ``ends`` of bins, (bin + 1), classes above each other."""
+    classes = np.arange(density.shape[1] + 1) - 0.5
+    positive = density[density > 0]
+    # A feature may be zero wherever one looks.
+    norm = LogNorm(positive.min() / 1.5, positive.max() * 1.5) if positive.size else None
+    for axes, of_step in zip(panels, density, strict=True):
+        axes.grid(False)
+        filled = np.ma.masked_where(~(of_step > 0), of_step)
+        mesh = axes.pcolormesh(ends, classes, filled, norm=norm, cmap="cividis_r", rasterized=True)
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    if positive.size:
+        figure.colorbar(mesh, ax=panels, label="density", aspect=12, pad=0.02)
 
 
 def _columns(kept: Array, asked: list[int] | None) -> list[int]:

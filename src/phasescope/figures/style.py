@@ -92,10 +92,7 @@ def _told_apart(names: Iterable[str], known: Sequence[str]) -> dict[str, dict[st
 
 
 def class_styles(classes: int) -> list[dict[str, Any]]:
-    """Colour and line of every class: up to `NAMED_CLASSES` are told apart, more get a scale of colours."""
-    if classes > NAMED_CLASSES:
-        scale = mpl.colormaps["cividis"]
-        return [{"color": scale(place / (classes - 1)), "linestyle": "-"} for place in range(classes)]
+    """Colour and line of every class, of which there are no more than `NAMED_CLASSES`."""
     palette = (*COLOURS[:5], BLACK)
     return [{"color": palette[place % 6], "linestyle": ("-", (0, (3, 1)))[place // 6]} for place in range(classes)]
 

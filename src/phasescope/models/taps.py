@@ -77,9 +77,10 @@ class Capture:
         """Activations of the last forward pass by tap name, each (batch, features), on their device.
 
         Raises:
-            UserError: the module's output is no tensor, or no map that can be pooled as the tap asks for.
+            UserError: the module's output is no tensor, no map that can be pooled as the tap asks for, or no sequence
+                that has the position.
         """
-        return {name: activations.flatten(1) for name, activations in self._pooled().items()}
+        return {name: activations.flatten(1) for name, activations in self._selected().items()}
 
     def _keep(self, name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
         def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
@@ -87,12 +88,14 @@ class Capture:
 
         return hook
 
-    def _pooled(self) -> dict[str, torch.Tensor]:
+    def _selected(self) -> dict[str, torch.Tensor]:
         return {tap.name: _value(self._model, tap, self._outputs[tap.name]) for tap in self._taps}
 
 
 def shapes(model: Network, taps: Sequence[Tap], channels: int, resolution: int) -> dict[str, tuple[int, ...]]:
-    """Shape of what each tap reads of one image, such as (512,) or (channel, row, column), after pooling.
+    """Shape of what each tap reads of one image, such as (512,), (channel, row, column) or (position, feature).
+
+    That is after pooling, and of one position (feature,) where a tap asks for one.
 
     Nothing is computed: weights and images stand on torch's meta device, and the network, its buffers and the
     random numbers stay as they are.
@@ -105,7 +108,7 @@ def shapes(model: Network, taps: Sequence[Tap], channels: int, resolution: int) 
     images = torch.zeros(2, channels, resolution, resolution, device="meta", dtype=_dtype(model))
     with Capture(model, taps) as capture:
         torch.func.functional_call(model, state, images)
-        return {name: tuple(activations.shape[1:]) for name, activations in capture._pooled().items()}
+        return {name: tuple(activations.shape[1:]) for name, activations in capture._selected().items()}
 
 
 def _value(model: Network, tap: Tap, output: object) -> torch.Tensor:
@@ -114,6 +117,16 @@ def _value(model: Network, tap: Tap, output: object) -> torch.Tensor:
         raise UserError(f"{where}: the module gives a {type(output).__name__}, not a tensor; tap one inside it")
     if tap.name == "softmax":
         output = output.softmax(dim=1)
+    if tap.position is not None:
+        if output.ndim != 3:
+            raise UserError(f"{where}: position is {tap.position}, but this output is no sequence; leave it out")
+        length = output.shape[1]
+        if not -length <= tap.position < length:
+            raise UserError(
+                f"{where}: position is {tap.position}, but the sequence has {length}: choose one of 0 to {length - 1}, "
+                "or -1 for the last"
+            )
+        output = output[:, tap.position]
     if tap.pool is None:
         return output
     if output.ndim != 4:

@@ -1,7 +1,8 @@
-"""The networks of the learning-phases paper: F0, VGG-8/11/13/16 and ResNet-10.
+"""The networks: F0, VGG-8/11/13/16 and ResNet-10 of the learning-phases paper, and those that read tokens.
 
-Every network is a sequence of named parts: ``stem`` (ResNet), ``blocks``, ``pool`` (ResNet), ``flatten`` and
-``head``, the last linear layer, whose outputs are the logits. F0 has no more than ``flatten`` and ``head``.
+Every network is a sequence of named parts: ``stem`` (ResNet) or ``embed`` (tokens), ``blocks``, ``pool`` (ResNet) or
+``norm`` (transformer-2), ``flatten`` and ``head``, the last linear layer, whose outputs are the logits. F0 has no more
+than ``flatten`` and ``head``.
 """
 
 from collections import OrderedDict
@@ -9,7 +10,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from phasescope.params.models import Initialisation, ModelName, ModelSettings
+from phasescope.models import tokens
+from phasescope.params.models import OF_TOKENS, Initialisation, ModelName, ModelSettings
 
 #: Channels and stride of each convolution. Not the VGGs of Simonyan & Zisserman: the released code of the
 #: paper (Schneider & Prabhushankar 2024) shrinks the maps by strides, without max-pooling, and has one dense
@@ -79,14 +81,21 @@ def build(settings: ModelSettings, channels: int, resolution: int, classes: int)
 
     It takes images (batch, channels, resolution, resolution) to logits (batch, classes). At resolution 32 and
     width 1 it is the network of the paper. VGGs at higher resolutions keep maps larger than 1×1, all of which
-    the head reads; ResNet-10 averages whatever remains.
+    the head reads; ResNet-10 averages whatever remains. To a network of tokens, channels are two one-hot tokens
+    of a vocabulary that is as large as the number of classes.
+
+    Raises:
+        ValueError: the channels are no such tokens.
     """
     if settings.name == "f0":
-        network = _f0(channels, resolution, classes)
+        parts = _f0(channels, resolution, classes)
     elif settings.name == "resnet10":
-        network = _resnet10(settings.width, channels, classes)
+        parts = _resnet10(settings, channels, classes)
+    elif settings.name in OF_TOKENS:
+        parts = tokens.parts(settings, channels, classes)
     else:
-        network = _vgg(*VGG_LAYERS[settings.name], settings.width, channels, resolution, classes)
+        parts = _vgg(settings, channels, resolution, classes)
+    network = Network(parts)
     network.name = settings.name
     network.to(getattr(torch, settings.dtype))
     _initialise(network, settings.initialisation)
@@ -113,39 +122,30 @@ def _initialise(network: Network, initialisation: Initialisation) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _f0(channels: int, resolution: int, classes: int) -> Network:
-    head = nn.Linear(channels * resolution**2, classes, bias=False)
-    return Network(OrderedDict(flatten=nn.Flatten(), head=head))
+def _f0(channels: int, resolution: int, classes: int) -> OrderedDict[str, nn.Module]:
+    return OrderedDict(flatten=nn.Flatten(), head=nn.Linear(channels * resolution**2, classes, bias=False))
 
 
-def _vgg(
-    widths: tuple[int, ...],
-    strides: tuple[int, ...],
-    factor: float,
-    channels: int,
-    resolution: int,
-    classes: int,
-) -> Network:
+def _vgg(settings: ModelSettings, channels: int, resolution: int, classes: int) -> OrderedDict[str, nn.Module]:
     blocks = nn.Sequential()
-    for width, stride in zip(widths, strides, strict=True):
-        blocks.append(_conv_block(channels, _scaled(width, factor), stride))
-        channels = _scaled(width, factor)
+    for width, stride in zip(*VGG_LAYERS[settings.name], strict=True):
+        blocks.append(_conv_block(channels, settings.scaled(width), stride))
+        channels = settings.scaled(width)
         resolution = -(-resolution // stride)
     head = nn.Linear(channels * resolution**2, classes)
-    return Network(OrderedDict(blocks=blocks, flatten=nn.Flatten(), head=head))
+    return OrderedDict(blocks=blocks, flatten=nn.Flatten(), head=head)
 
 
-def _resnet10(factor: float, channels: int, classes: int) -> Network:
-    width = _scaled(64, factor)
+def _resnet10(settings: ModelSettings, channels: int, classes: int) -> OrderedDict[str, nn.Module]:
+    width = settings.scaled(64)
     stem = _conv_block(channels, width, stride=1)
     blocks = nn.Sequential()
     for block_width, stride in RESNET10_BLOCKS:
-        blocks.append(BasicBlock(width, _scaled(block_width, factor), stride))
-        width = _scaled(block_width, factor)
+        blocks.append(BasicBlock(width, settings.scaled(block_width), stride))
+        width = settings.scaled(block_width)
     # The paper's 4×4 average pooling leaves 1×1 maps at resolution 32; so does this at any resolution.
     pool = nn.AdaptiveAvgPool2d(1)
-    head = nn.Linear(width, classes)
-    return Network(OrderedDict(stem=stem, blocks=blocks, pool=pool, flatten=nn.Flatten(), head=head))
+    return OrderedDict(stem=stem, blocks=blocks, pool=pool, flatten=nn.Flatten(), head=nn.Linear(width, classes))
 
 
 def _conv_block(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
@@ -155,7 +155,3 @@ def _conv_block(in_channels: int, out_channels: int, stride: int) -> nn.Sequenti
         nn.BatchNorm2d(out_channels),
         nn.ReLU(),
     )
-
-
-def _scaled(width: int, factor: float) -> int:
-    return max(1, round(width * factor))

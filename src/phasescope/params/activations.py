@@ -14,6 +14,8 @@ class Tap(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=200)]
     #: Average-pool the maps to this height and width (none: keep the maps whole).
     pool: Annotated[int, Field(ge=1, le=1024)] | None = None
+    #: Of a sequence (position, feature), keep this position alone, −1 the last (none: keep all of them).
+    position: Annotated[int, Field(ge=-1024, le=1023)] | None = None
 
 
 class ActivationsSettings(Section):

@@ -1,5 +1,6 @@
 """Settings of a dataset (section `datasets` of params.yaml)."""
 
+import math
 from typing import Annotated, Literal, TypeGuard, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -7,15 +8,26 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from phasescope.params.base import Section
 
 VisionSource = Literal["mnist", "fashion-mnist", "cifar10", "cifar100"]
-Source = Literal["digits", VisionSource, "image-folder", "feature-strength"]
+Source = Literal["digits", VisionSource, "image-folder", "feature-strength", "binary-operation"]
+Operation = Literal["addition", "division", "power", "composition"]
 
+#: Sources whose samples are no images, but have attributes, which are channels of a single pixel.
+OF_ATTRIBUTES: tuple[Source, ...] = ("feature-strength", "binary-operation")
 #: Sources without raw files: they come with a package, or are computed.
-EMBEDDED: tuple[Source, ...] = ("digits", "feature-strength")
+EMBEDDED: tuple[Source, ...] = ("digits", *OF_ATTRIBUTES)
 #: Settings that belong to one source.
 _OWN: dict[Source, tuple[str, ...]] = {
     "image-folder": ("test_fraction", "grey", "statistics"),
     "feature-strength": ("outputs", "strength", "inputs"),
+    "binary-operation": ("operation", "modulus", "train_fraction"),
 }
+#: Those of them that cannot be left out.
+_NEEDED: dict[Source, tuple[str, ...]] = {
+    "feature-strength": ("outputs", "strength", "inputs"),
+    "binary-operation": ("operation",),
+}
+#: Permutations of five things, which `composition` is of.
+_PERMUTATIONS = math.factorial(5)
 
 
 def is_vision(source: Source) -> TypeGuard[VisionSource]:
@@ -43,6 +55,13 @@ class DatasetSettings(Section):
     strength: Annotated[float, Field(gt=1, le=10**6)] | None = None
     #: Only for `feature-strength`: d, the number of attributes, a multiple of `outputs`.
     inputs: Annotated[int, Field(ge=2, le=10**6)] | None = None
+    #: Only for `binary-operation`: addition: a + b; division: a / b, b ≠ 0; power: a·b^(modulus − 2), b ≠ 0, which is
+    #: no division unless the modulus is a prime; composition: a∘b of permutations of five things.
+    operation: Operation | None = None
+    #: Only for `binary-operation`, but for composition: what it is modulo, the number of operands and of classes.
+    modulus: Annotated[int, Field(ge=7, le=500)] | None = None
+    #: Only for `binary-operation`: the share of all pairs that is for training, drawn at random once and for all.
+    train_fraction: Annotated[float, Field(ge=0.05, le=0.95)] = 0.4
 
     @field_validator("inputs")
     @classmethod
@@ -52,9 +71,30 @@ class DatasetSettings(Section):
             raise ValueError(f"expected a multiple of `outputs`, which is {outputs}, for classes have as many each")
         return inputs
 
+    @field_validator("modulus")
+    @classmethod
+    def _prime_for_division(cls, modulus: int | None, known: ValidationInfo) -> int | None:
+        if modulus is not None and known.data.get("operation") == "division" and not _is_prime(modulus):
+            below = next(each for each in range(modulus, 1, -1) if _is_prime(each))
+            above = next(each for each in range(modulus, 2 * modulus) if _is_prime(each))
+            raise ValueError(
+                "expected a prime for division, for modulo others not every number has an inverse; the next ones are "
+                f"{below} and {above}"
+            )
+        return modulus
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes there are; None where the files say so."""
+        if self.source == "binary-operation":
+            return self.modulus or _PERMUTATIONS
+        return self.outputs
+
     @property
     def image(self) -> tuple[int, int]:
         """Channels and resolution of a sample: attributes, which have no places, are channels of a single pixel."""
+        if self.source == "binary-operation":
+            return 2 * (self.modulus or _PERMUTATIONS), 1
         if self.inputs is not None:
             return self.inputs, 1
         return 1 if self.grey or self.source in ("digits", "mnist", "fashion-mnist") else 3, self.resolution
@@ -70,13 +110,15 @@ class DatasetSettings(Section):
             raise ValueError(f"`statistics` of {self.statistics} do not fit: those of mnist are of grey images")
         if (self.source == "image-folder") != (self.folder is not None):
             raise ValueError("`folder` is needed for the source image-folder, and for no other")
-        if self.source == "feature-strength":
-            self._require_a_model()
+        for name in _NEEDED.get(self.source, ()):
+            if getattr(self, name) is None:
+                raise ValueError(f"`{name}` is needed for the source {self.source}")
+        if self.source in OF_ATTRIBUTES and self.resolution != fields["resolution"].default:
+            raise ValueError(f"`resolution` is of images, which the source {self.source} has none of; leave it out")
+        if self.operation is not None and (self.operation == "composition") != (self.modulus is None):
+            raise ValueError("`modulus` is needed for every operation but composition, and not for that")
         return self
 
-    def _require_a_model(self) -> None:
-        for name in _OWN["feature-strength"]:
-            if getattr(self, name) is None:
-                raise ValueError(f"`{name}` is needed for the source feature-strength")
-        if self.resolution != type(self).model_fields["resolution"].default:
-            raise ValueError("`resolution` is of images, which the source feature-strength has none of; leave it out")
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % divisor for divisor in range(2, math.isqrt(number) + 1))

@@ -20,7 +20,7 @@ from phasescope.params.decode import DecodeSettings
 from phasescope.params.distributions import DistributionsSettings
 from phasescope.params.figures import FiguresJob, FiguresSettings, SolvedRun
 from phasescope.params.information import InformationSettings
-from phasescope.params.models import ModelSettings
+from phasescope.params.models import OF_TOKENS, ModelSettings
 from phasescope.params.phases import PhasesJob, PhasesSettings
 from phasescope.params.probe import ProbeSettings
 from phasescope.params.theory import TheorySettings
@@ -203,6 +203,13 @@ def _inconsistent(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
             case {"model": {"name": str(model), "initialisation": "equal"}} if model != "f0":
                 where = _path(["runs", name, "model", "initialisation"])
                 yield where, f"with equal weights the units of a hidden layer of {model} stay alike: choose another"
+        match run:
+            case {"dataset": str(dataset), "model": {"name": str(model)}} if model in OF_TOKENS:
+                match datasets.get(dataset):
+                    case {"source": str(source)} if source != "binary-operation":
+                        where = _path(["runs", name, "model", "name"])
+                        told = f"the source of {dataset!r} is {source}: choose another network or dataset"
+                        yield where, f"{model} reads pairs of tokens, which binary-operation has, and {told}"
     transfers = content.get("transfer")
     first: dict[tuple[str, str], str] = {}
     for name, transfer in transfers.items() if isinstance(transfers, dict) else []:
