@@ -7,7 +7,7 @@ import torch
 
 from phasescope.errors import UserError
 from phasescope.measures.decoders import deconvolution
-from phasescope.models.parts import why_not_hidden
+from phasescope.models.parts import embed, why_not_hidden
 from phasescope.models.taps import shapes
 from phasescope.models.zoo import Network, build
 from phasescope.params.datasets import OF_ATTRIBUTES
@@ -87,11 +87,12 @@ def _linear_layers(settings: Settings) -> Iterator[str]:
             )
         if "linear-mapping-number" not in asked.measures:
             continue
-        resolution = settings.datasets[run.dataset].resolution
+        channels, resolution = settings.datasets[run.dataset].image
         with torch.device("meta"):
-            network = build(run.model, channels=1, resolution=resolution, classes=2).eval()
+            network = _network(settings, run).eval()
+            images = torch.zeros(1, channels, resolution, resolution, dtype=next(network.parameters()).dtype)
             for layer in asked.layers or []:
-                why = why_not_hidden(network, layer, torch.zeros(1, 1, resolution, resolution))
+                why = why_not_hidden(network, layer, embed(network, images))
                 if why is not None:
                     yield f"runs.{name}.complexity.layers: {why}"
 

@@ -44,18 +44,18 @@ def complexity(network: Network, samples: Samples, settings: ComplexitySettings)
         points, "train", "test" or "random". The coordinate `neurons` (nonlinearity) says how many there are at all.
         Nothing of a network that is linear as a whole: there they are 1 and 0.
     """
-    device = next(network.parameters()).device
+    weight = next(network.parameters())
 
     def embedded(among: np.ndarray, count: int) -> torch.Tensor:
         """What the network sees of some of the samples, which are among more that are asked for."""
         chosen = np.random.default_rng(0).permutation(np.flatnonzero(among))[:count]
-        inputs = torch.from_numpy(samples.inputs[chosen].reshape(-1, *samples.image)).to(device)
-        return embed(network, inputs)
+        inputs = torch.from_numpy(samples.inputs[chosen].reshape(-1, *samples.image))
+        return embed(network, inputs.to(weight))
 
     with torch.inference_mode():
         one = embedded(samples.train, 1)
         neurons = {path: values.shape[1] for path, values in pre_activations(network, one).items()}
-        rows = BLOCK[device.type] // (one.element_size() * max(1, sum(neurons.values())))
+        rows = BLOCK[weight.device.type] // (one.element_size() * max(1, sum(neurons.values())))
         result = xr.Dataset()
         if "linear-mapping-number" in settings.measures and settings.layers:
             ends = embedded(samples.train, settings.line_samples)
@@ -74,7 +74,7 @@ def with_layers(
     if settings.layers is not None:
         return settings
     inputs = torch.from_numpy(samples.inputs[:1].reshape(-1, *samples.image))
-    layers = hidden_layers(network, taps, embed(network, inputs))
+    layers = hidden_layers(network, taps, embed(network, inputs.to(next(network.parameters()))))
     return settings.model_copy(update={"layers": layers})
 
 
