@@ -136,7 +136,7 @@ def test_a_neuron_counts_where_a_vertex_lies_beyond_its_zero():
         distance = float(rng.uniform(-1.5, 1.5))
         weight, bias = torch.from_numpy(3 * normal), 3 * (distance - normal @ point)
         found = local_complexity(
-            lambda rows, weight=weight, bias=bias: {"relu": (rows @ weight + bias)[:, None]},
+            lambda rows, read, weight=weight, bias=bias: {"relu": read((rows @ weight + bias)[:, None])},
             torch.from_numpy(point)[None],
             torch.from_numpy(directions),
             radius,
@@ -159,7 +159,7 @@ def test_a_large_radius_bends_all_neurons_and_a_small_one_none():
     layer = nn.Linear(10, 30)
     points, directions = random(5, 10), torch.from_numpy(frame(25, 10)).float()
     for radius, expected in ((1e4, 30), (1e-9, 0)):
-        found = local_complexity(lambda rows: {"layer": layer(rows).detach()}, points, directions, radius)
+        found = local_complexity(lambda rows, read: {"layer": read(layer(rows).detach())}, points, directions, radius)
         assert found["layer"].tolist() == [expected] * 5
 
 

@@ -1,13 +1,14 @@
 """Local complexity: how many neurons bend near an input (Humayun, Balestriero & Baraniuk 2024, arXiv:2402.15555)."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 
 
 def local_complexity(
-    pre_activations: Callable[[torch.Tensor], dict[str, torch.Tensor]],
+    pre_activations: Callable[[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]], dict[str, torch.Tensor]],
     points: torch.Tensor,
     directions: torch.Tensor,
     radius: float,
@@ -19,7 +20,7 @@ def local_complexity(
     and not at others: nothing but signs is compared, so no tolerance decides.
 
     Args:
-        pre_activations: (row, …) → (row, unit) for each nonlinearity.
+        pre_activations: rows (row, …), and what is read of (row, unit) → what was read of each nonlinearity.
         points: (point, …).
         directions: (direction, …), orthonormal (`frame`).
         radius: r.
@@ -29,11 +30,15 @@ def local_complexity(
     counts: dict[str, list[np.ndarray]] = {}
     for some in points.split(max(1, rows // len(offsets))):
         vertices = some[:, None] + offsets
-        for name, values in pre_activations(vertices.flatten(0, 1)).items():
-            at_vertices = values.view(len(some), len(offsets), -1)
-            bent = (at_vertices.amax(dim=1) > 0) & (at_vertices.amin(dim=1) <= 0)
+        for name, bent in pre_activations(vertices.flatten(0, 1), partial(_bent, points=len(some))).items():
             counts.setdefault(name, []).append(bent.sum(dim=1).cpu().numpy())
     return {name: np.concatenate(found) for name, found in counts.items()}
+
+
+def _bent(values: torch.Tensor, points: int) -> torch.Tensor:
+    """Whether the vertices around each point lie on both sides of zero: (row, unit) → (point, unit)."""
+    at_vertices = values.view(points, len(values) // points, -1)
+    return (at_vertices.amax(dim=1) > 0) & (at_vertices.amin(dim=1) <= 0)
 
 
 def frame(directions: int, dimensions: int, seed: int = 0) -> np.ndarray:

@@ -36,16 +36,23 @@ def behind_embedding(network: Network) -> nn.Module:
     return rest
 
 
-def pre_activations(network: Network, embedded: torch.Tensor) -> dict[str, torch.Tensor]:
+def pre_activations(
+    network: Network, embedded: torch.Tensor, read: Callable[[torch.Tensor], torch.Tensor] = lambda values: values
+) -> dict[str, torch.Tensor]:
     """What goes into every nonlinearity, (sample, unit), by its module path, in the order in which they are passed.
 
     Every number that a nonlinearity takes is a unit, in the order in which they lie in memory.
+
+    Args:
+        network: in eval mode.
+        embedded: what `embed` gives.
+        read: what is kept of them, (…, unit), so that those of all nonlinearities need not be held at once.
     """
     found: dict[str, list[torch.Tensor]] = {}
 
     def keep(path: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def hook(module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-            found.setdefault(path, []).append(_flat(given[0]))
+            found.setdefault(path, []).append(read(_flat(given[0])))
 
         return hook
 
@@ -54,7 +61,7 @@ def pre_activations(network: Network, embedded: torch.Tensor) -> dict[str, torch
             hooks.enter_context(module.register_forward_pre_hook(keep(path)))
         behind_embedding(network)(embedded)
     # A module that is used several times has as many times its units.
-    return {path: torch.cat(given, dim=1) if len(given) > 1 else given[0] for path, given in found.items()}
+    return {path: torch.cat(given, dim=-1) if len(given) > 1 else given[0] for path, given in found.items()}
 
 
 def activations(network: Network, tap: str, embedded: torch.Tensor) -> torch.Tensor:
