@@ -12,25 +12,24 @@ from phasescope.store import commit
 from phasescope.store.run import StoredRun, read_theory
 
 #: What is measured of every run.
-MEASURES = ("decode", "probe", "distributions", "information", "complexity")
+MEASURES = ("decode", "probe", "distributions", "information", "complexity", "training")
 
 
 def main() -> None:
     """Write figures/<name>.svg, .png and .csv."""
     job = stage.settings("figures.json", FiguresJob)
     provenance.write("figures")
-    phases = stage.phases()
+    phases, times = stage.phases(), stage.phases(file=stage.TIME_SCALES)
     results = {}
     for name in job.runs:
-        if name not in phases:
+        if name not in phases or name not in times:
             raise UserError(f"{stage.METRICS} knows no run {name!r}: run `dvc repro phases`")
         run = StoredRun(name)
-        measures = {
-            measure: run.measure(measure)
-            for measure in ("decode", "probe", "distributions", "information", "complexity")
-        }
+        measures = {measure: run.measure(measure) for measure in MEASURES}
         transfers = {target: run.measure(f"transfer-{target}") for target in job.transfers[name]}
-        results[name] = Results(job.datasets[name], phases=phases[name], transfers=transfers, **measures)
+        results[name] = Results(
+            job.datasets[name], phases=phases[name], times=times[name], transfers=transfers, **measures
+        )
     solved = read_theory(stage.THEORY / "feature-strength").load()
     with commit.scratch(stage.FIGURES) as scratch:
         losses = {run: results[run].loss.sel(layer="softmax") for run in job.solved}

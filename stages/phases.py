@@ -1,33 +1,43 @@
-"""Stage `phases`: which learning phases every layer of every run goes through, and how sure that is."""
+"""Stage `phases`: which learning phases every layer of every run goes through, and when a run does what."""
 
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from phasescope import provenance, stage
+from phasescope import phases, provenance, stage, timescales
 from phasescope.params.phases import PhasesJob
-from phasescope.phases import frame, of_decoders, table
 from phasescope.progress import wide_console
 from phasescope.store.commit import write_file
 from phasescope.store.run import StoredRun
 
 
 def main() -> None:
-    """Write metrics/phases.json and metrics/phases.csv, and print the table."""
+    """Write metrics/phases.json and metrics/timescales.json, both as CSV too, and print them as tables."""
     job = stage.settings("phases.json", PhasesJob)
     provenance.write("phases")
     runs = {name: StoredRun(name) for name in job.runs}
-    results = {name: of_decoders(run.measure("decode"), run.measure("probe"), job) for name, run in runs.items()}
-    # In the order of params.yaml, which the table keeps.
-    text = json.dumps(results, indent=1) + "\n"
-    write_file(stage.METRICS, text.encode())
-    rows = frame(results)
+    found = {name: phases.of_decoders(run.measure("decode"), run.measure("probe"), job) for name, run in runs.items()}
+    times = {
+        name: timescales.time_scales(*map(run.measure, ("training", "information", "complexity")), job)
+        for name, run in runs.items()
+    }
+    write(stage.METRICS, found, phases.frame(found))
+    write(stage.TIME_SCALES, times, timescales.frame(times))
+    wide_console().print(phases.table(found))
+    wide_console().print(timescales.table(times))
+
+
+def write(path: Path, results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write results as JSON, in the order of params.yaml, which tables keep, and their rows as CSV beside it."""
+    write_file(path, (json.dumps(results, indent=1) + "\n").encode())
     lines = io.StringIO()
     writer = csv.DictWriter(lines, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_file(stage.METRICS.with_suffix(".csv"), lines.getvalue().encode())
-    wide_console().print(table(results))
+    write_file(path.with_suffix(".csv"), lines.getvalue().encode())
 
 
 if __name__ == "__main__":

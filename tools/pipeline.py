@@ -70,12 +70,12 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "phases": {
         "deps": ["configs/phases.json", "results"],
-        "outs": ["metrics/phases.csv", "provenance/phases.json"],
-        "metrics": ["metrics/phases.json"],
+        "outs": ["metrics/phases.csv", "metrics/timescales.csv", "provenance/phases.json"],
+        "metrics": ["metrics/phases.json", "metrics/timescales.json"],
     },
     "theory": {"deps": ["configs/theory.json"], "outs": ["theory", "provenance/theory.json"]},
     "figures": {
-        "deps": ["configs/figures.json", "results", "metrics/phases.json", "theory"],
+        "deps": ["configs/figures.json", "results", "metrics/phases.json", "metrics/timescales.json", "theory"],
         "outs": ["figures", "provenance/figures.json"],
     },
 }

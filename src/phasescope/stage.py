@@ -31,6 +31,7 @@ RESULTS = Path("results")
 THEORY = Path("theory")
 FIGURES = Path("figures")
 METRICS = Path("metrics/phases.json")
+TIME_SCALES = Path("metrics/timescales.json")
 
 #: Finished cells, beside what DVC manages; PHASESCOPE_CACHE names another folder, which several projects may share.
 CACHE = Path(".phasescope/cache")
@@ -137,13 +138,13 @@ def keep_folder(folder: Path) -> None:
     (folder / ".gitkeep").touch()
 
 
-def phases(project: Path = Path()) -> dict[str, Any]:
-    """What the stage `phases` found: numbers by run and layer.
+def phases(project: Path = Path(), file: Path = METRICS) -> dict[str, Any]:
+    """What the stage `phases` wrote to a file: numbers by run and layer, or the time scales by run.
 
     Raises:
-        UserError: its file is absent or damaged.
+        UserError: the file is absent or damaged.
     """
-    path = project / METRICS
+    path = project / file
     try:
         results = json.loads(path.read_bytes())
     except FileNotFoundError:

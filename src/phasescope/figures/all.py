@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from phasescope.figures import complexity, curves, decoders, distributions, information, transfer
+from phasescope.figures import complexity, curves, decoders, distributions, information, timescales, transfer
 from phasescope.figures.drawing import Drawing, Results
 from phasescope.params.figures import FiguresSettings
 
@@ -46,6 +46,10 @@ def _together(results: Mapping[str, Results], settings: FiguresSettings) -> Iter
     if informed:
         yield information.plane(informed)
         yield information.information(informed)
+    timed = {run: result for run, result in informed.items() if result.training is not None and result.times}
+    if timed:
+        yield timescales.time_scales(timed)
+        yield timescales.two_phases(timed)
     bent = {run: result.complexity for run, result in results.items() if result.complexity}  # with any variable
     if bent:
         yield complexity.complexity(bent)

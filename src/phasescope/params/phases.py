@@ -19,6 +19,13 @@ class PhasesSettings(Section):
     #: Bootstrap resamples of the test samples.
     resamples: Annotated[int, Field(ge=10, le=100_000)] = 1000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    #: A network has fitted where its training accuracy is as high as this, and generalises where its test accuracy is.
+    fitted: Annotated[float, Field(gt=0, le=1)] = 0.999
+    generalised: Annotated[float, Field(gt=0, le=1)] = 0.99
+    #: After that a curve declines if it ends below its largest value by more than this share of it …
+    decline: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    #: … from where it leaves the largest value to where it reaches the last one, within this share of their difference.
+    margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
 
 
 class PhasesJob(PhasesSettings):
