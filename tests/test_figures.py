@@ -441,6 +441,27 @@ def test_figure_4_with_other_numbers_of_classes(tmp_path, classes):
     assert len({row["class"] for row in drawing.rows}) == classes
 
 
+def test_figure_4_of_many_classes_is_a_map():
+    values = results_of_a_run(classes=13, bins=7).distributions
+    drawing = figure_4("a", values, SETTINGS)
+    panels = drawing.figure.axes[:10]  # the bars of the scales come after them
+    cell = values.isel(seed=0, row=1).sel(layer="predense", step=32)
+    (drawn,) = panels[9].collections
+    density = cell.density.transpose("class", "bin").values
+    np.testing.assert_array_equal(drawn.get_array().filled(0), density)
+    assert (drawn.get_array().mask == (density == 0)).all()
+    corners = drawn.get_coordinates()
+    np.testing.assert_array_equal(corners[0, :, 0], cell.edge)
+    np.testing.assert_array_equal(corners[:, 0, 1], np.arange(14) - 0.5)
+
+
+@pytest.mark.parametrize("classes", [2, 13])
+def test_figure_4_of_a_feature_that_is_always_zero(tmp_path, classes):
+    values = results_of_a_run(classes=classes).distributions
+    values.density.loc[{"row": 0}] = 0.0
+    save(figure_4("a", values, SETTINGS), tmp_path, SETTINGS)
+
+
 def test_no_figure_4_without_features():
     result = results_of_a_run()
     result.distributions.feature_index[:] = np.nan

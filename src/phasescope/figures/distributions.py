@@ -127,7 +127,8 @@ def _maps(figure: Figure, panels: list[Axes], ends: Array, density: Array) -> No
         mesh = axes.pcolormesh(ends, classes, filled, norm=norm, cmap="cividis_r", rasterized=True)
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     if positive.size:
-        figure.colorbar(mesh, ax=panels, label="density", aspect=12, pad=0.02)
+        scale = figure.colorbar(mesh, ax=panels, label="density", aspect=12, pad=0.02)
+        scale.ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _columns(kept: Array, asked: list[int] | None) -> list[int]:

@@ -40,7 +40,8 @@ TRANSFORMERS: dict[ModelName, Architecture] = {
     # After Nanda et al. (2023), who have no LayerNorm either.
     "transformer-1": Architecture("ab=", 1, 4, 16, nn.ReLU, normalised=False, bias=False, scaled=False, dropout=0.0),
     # "A Two-Phase Perspective on Deep Learning Dynamics" (2504.12700); what it does not say is as the public code
-    # `Sea-Snell/grokking` has it by default, whose first test accuracies are those of the paper.
+    # `Sea-Snell/grokking` has it by default. With AdamW on the paper's task it has test accuracies of 0.52, 0.69, 0.71,
+    # 0.72 and 0.74 at steps 200, 400, … 1000 (one seed); the paper's figure shows 0.43, 0.58, 0.70, 0.73 and 0.71.
     "transformer-2": Architecture("aob=", 2, 4, 32, nn.GELU, normalised=True, bias=True, scaled=True, dropout=0.1),
 }
 
