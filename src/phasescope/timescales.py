@@ -1,14 +1,14 @@
 """Time scales of the two phases: when a network has fitted, when it generalises, when it is compressed.
 
-*A Two-Phase Perspective on Deep Learning Dynamics* (2504.12700) says that fast fitting is followed by slow compression, and
-that test accuracy, the second descent of the test loss and the fall of I(T;X) share their time scale. It draws curves
-and gives no rule. Here
+*A Two-Phase Perspective on Deep Learning Dynamics* (2504.12700) says that fast fitting is followed by slow compression,
+and that test accuracy, the second descent of the test loss and the fall of I(T;X) share their time scale. It draws
+curves and gives no rule. Here
 
 - a network has fitted at the first step with a training accuracy of ``fitted``, and generalises at the first one with a
   test accuracy of ``generalised``;
 - a curve m(t), looked at from where the network has fitted, with its largest value M and its last m_T, declines if
-  M − m_T is more than ``decline`` · M. The decline begins at the last step with m ≥ M − ``margin`` · (M − m_T), and ends at
-  the first one after it with m ≤ m_T + ``margin`` · (M − m_T).
+  M − m_T is more than ``decline`` · M. The decline begins at the last step with m ≥ M − ``margin`` · (M − m_T), and ends
+  at the first one after it with m ≤ m_T + ``margin`` · (M − m_T).
 
 Steps are those at which a curve is known: powers of two, but for loss and accuracy, which may be known more often.
 """
@@ -50,8 +50,8 @@ def time_scales(
         settings: the rules.
 
     Returns:
-        ``seeds``; ``fit`` and ``generalise``, a step for each seed; and in ``declines`` for every curve, by its name and
-        layer (none for the loss), ``onset`` and ``end``.
+        ``seeds``; ``fit`` and ``generalise``, a step for each seed; and in ``declines`` for every curve, by its name
+        and layer (none for the loss), ``onset`` and ``end``.
     """
     fit = [first(curve, settings.fitted) for curve in _seeds(training.train_accuracy)]
     found: dict[str, Any] = {
@@ -77,7 +77,7 @@ def first(curve: DataArray, level: float) -> int | None:
 
 
 def decline(curve: DataArray, start: int, settings: PhasesSettings) -> tuple[int | None, int | None]:
-    """The steps at which the decline of a curve (step,) begins and ends, looked at from step ``start`` on; None: none."""
+    """The steps at which the decline of a curve (step,) from step ``start`` on begins and ends; None where there is none."""
     seen = curve.where(curve.step >= start, drop=True).dropna("step")
     values, steps = seen.values, seen.step.values
     if len(values) < 2:

@@ -47,7 +47,7 @@ class Results:
     #: What `complexity` measures: ``linear_mapping_number`` (seed, step, layer), ``local_complexity`` (seed, step,
     #: nonlinearity, part), ``total_complexity`` (seed, step, part), ``neurons`` (nonlinearity); or some of these.
     complexity: Dataset | None = None
-    #: ``train_accuracy``, ``test_accuracy``, ``test_loss`` (seed, step) of the training, as often as they were looked at.
+    #: ``train_accuracy``, ``test_accuracy``, ``test_loss`` (seed, step), as often as they were looked at.
     training: Dataset | None = None
     #: What `phasescope.timescales.time_scales` returns.
     times: Mapping[str, Any] = field(default_factory=dict)

@@ -107,7 +107,7 @@ def two_phases(results: Mapping[str, Results]) -> Drawing:
 
 
 def last_hidden(informed: Dataset) -> str:
-    """The first of the layers that are kept, from the output on, that is neither softmax nor logits, if there is one."""
+    """The first layer that is kept, from the output on, that is neither softmax nor logits, if there is one."""
     layers = [str(layer) for layer in informed.layer.values]
     return next((layer for layer in layers if layer not in ("softmax", "logits")), layers[0])
 
