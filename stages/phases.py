@@ -21,7 +21,9 @@ def main() -> None:
     runs = {name: StoredRun(name) for name in job.runs}
     found = {name: phases.of_decoders(run.measure("decode"), run.measure("probe"), job) for name, run in runs.items()}
     times = {
-        name: timescales.time_scales(*map(run.measure, ("training", "information", "complexity")), job)
+        name: timescales.time_scales(
+            run.measure("training"), run.measure("information"), run.measure("complexity"), job
+        )
         for name, run in runs.items()
     }
     write(stage.METRICS, found, phases.frame(found))

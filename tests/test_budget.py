@@ -167,8 +167,8 @@ def test_operations_of_complexity_are_those_that_torch_counts():
     operations = {}
     with torch.device("meta"):
         for name, layer, inputs in (
-            ("whole", run.network, run.image),
-            ("rest", torch.nn.Sequential(*blocks[1:], flatten, head), blocks[0](run.image)),
+            ("whole", run.network, run.embedded),
+            ("rest", torch.nn.Sequential(*blocks[1:], flatten, head), blocks[0](run.embedded)),
         ):
             with FlopCounterMode(display=False) as counter:
                 layer(inputs)

@@ -7,8 +7,8 @@ curves and gives no rule. Here
 - a network has fitted at the first step with a training accuracy of ``fitted``, and generalises at the first one with a
   test accuracy of ``generalised``;
 - a curve m(t), looked at from where the network has fitted, with its largest value M and its last m_T, declines if
-  M − m_T is more than ``decline`` · M. The decline begins at the last step with m ≥ M − ``margin`` · (M − m_T), and ends
-  at the first one after it with m ≤ m_T + ``margin`` · (M − m_T).
+  M − m_T is more than ``decline`` · M. The decline begins at the last step with m ≥ M − ``margin`` · (M − m_T), and
+  ends at the first one after it with m ≤ m_T + ``margin`` · (M − m_T).
 
 Steps are those at which a curve is known: powers of two, but for loss and accuracy, which may be known more often.
 """
@@ -77,7 +77,7 @@ def first(curve: DataArray, level: float) -> int | None:
 
 
 def decline(curve: DataArray, start: int, settings: PhasesSettings) -> tuple[int | None, int | None]:
-    """The steps at which the decline of a curve (step,) from step ``start`` on begins and ends; None where there is none."""
+    """The steps at which the decline of a curve (step,) from step ``start`` on begins and ends, if there is one."""
     seen = curve.where(curve.step >= start, drop=True).dropna("step")
     values, steps = seen.values, seen.step.values
     if len(values) < 2:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from phasescope.models.parts import hidden_layers, pre_activations
+from phasescope.models.parts import embed, hidden_layers, pre_activations
 from phasescope.models.taps import shapes, tap_modules
 from phasescope.models.zoo import BasicBlock, Network, build
 from phasescope.params.activations import ActivationsSettings, Tap
@@ -56,8 +56,9 @@ class Run:
         self.settings, self.images = settings, images
         with torch.device("meta"):
             self.network = build(settings.model, images.channels, images.resolution, images.classes).eval()
-            #: What passes through it, of which nothing is known but the shape.
-            self.image = torch.zeros(1, images.channels, images.resolution, images.resolution)
+            image = torch.zeros(1, images.channels, images.resolution, images.resolution)
+            #: What passes through its layers, of which nothing is known but the shape.
+            self.embedded = embed(self.network, image.to(next(self.network.parameters())))
         kept = settings.activations
         self.seeds, self.steps = len(settings.train.seeds), len(checkpoint_steps(settings.train.iterations))
         self.train, self.test = kept_of(images, kept)
@@ -78,14 +79,16 @@ class Run:
     @cached_property
     def nonlinearities(self) -> dict[str, int]:
         """Nonlinearities of the network, and the numbers that each takes of a sample."""
-        return {path: values.shape[1] for path, values in pre_activations(self.network, self.image).items()}
+        return {path: values.shape[1] for path, values in pre_activations(self.network, self.embedded).items()}
 
     @cached_property
     def hidden_layers(self) -> list[str]:
         """The layers from which the linear mapping number is taken."""
         asked = self.settings.complexity.layers
         return (
-            hidden_layers(self.network, [layer.name for layer in self.layers], self.image) if asked is None else asked
+            hidden_layers(self.network, [layer.name for layer in self.layers], self.embedded)
+            if asked is None
+            else asked
         )
 
     @property

@@ -200,8 +200,8 @@ def complexity(run: Run, workers: int) -> Work:
 
 def _rest(run: Run, layer: str) -> float:
     """Floating-point operations from a layer to the logits."""
-    activations_there = activations_at(run.network, layer, run.image)
-    rest = from_layer(run.network, layer, run.image)
+    activations_there = activations_at(run.network, layer, run.embedded)
+    rest = from_layer(run.network, layer, run.embedded)
     with FlopCounterMode(display=False) as counter:
         rest(activations_there)
     return counter.get_total_flops()
