@@ -27,8 +27,9 @@ def main() -> None:
         run = StoredRun(name)
         measures = {measure: run.measure(measure) for measure in MEASURES}
         transfers = {target: run.measure(f"transfer-{target}") for target in job.transfers[name]}
-        of_run = {"phases": phases[name], "times": times[name], "transfers": transfers}
-        results[name] = Results(job.datasets[name], **of_run, **measures)
+        results[name] = Results(
+            job.datasets[name], phases=phases[name], times=times[name], transfers=transfers, **measures
+        )
     solved = read_theory(stage.THEORY / "feature-strength").load()
     with commit.scratch(stage.FIGURES) as scratch:
         losses = {run: results[run].loss.sel(layer="softmax") for run in job.solved}

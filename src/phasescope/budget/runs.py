@@ -85,11 +85,9 @@ class Run:
     def hidden_layers(self) -> list[str]:
         """The layers from which the linear mapping number is taken."""
         asked = self.settings.complexity.layers
-        return (
-            hidden_layers(self.network, [layer.name for layer in self.layers], self.embedded)
-            if asked is None
-            else asked
-        )
+        if asked is not None:
+            return asked
+        return hidden_layers(self.network, [layer.name for layer in self.layers], self.embedded)
 
     @property
     def decoder_fits(self) -> int:
