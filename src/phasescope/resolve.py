@@ -46,6 +46,9 @@ def _undecodable_taps(settings: Settings) -> Iterator[str]:
         if "deconvolution" not in run.decode.decoders:
             continue
         channels, resolution = settings.datasets[run.dataset].image
+        if settings.datasets[run.dataset].source == "feature-strength":
+            yield f"runs.{name}.decode.decoders: deconvolution is of images, and {run.dataset!r} has none; leave it out"
+            continue
         with torch.device("meta"):
             network = build(run.model, channels, resolution, classes=2)
             for tap in [tap for tap in kept if tap in (run.decode.trained_taps or kept)]:
