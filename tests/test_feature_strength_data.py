@@ -194,6 +194,11 @@ MODEL = "{source: feature-strength, outputs: 10, strength: 2, inputs: 100}"
         ),
         (
             "name: vgg8}",
+            "name: f0}\n    decode: {decoders: [deconvolution]}",
+            "runs.small.decode.decoders: deconvolution is of images, and 'model' has none; leave it out",
+        ),
+        (
+            "name: vgg8}",
             "name: f0}\n    train: {learning_rate: 0}",
             "runs.small.train.learning_rate: expected a number above 0, got 0",
         ),

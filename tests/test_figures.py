@@ -227,7 +227,7 @@ def test_csv_holds_the_plotted_numbers_exactly(tmp_path):
         std = numbers(rows, layer=layer, quantity=quantity, seed="std")
         bands = [band.get_paths()[0].vertices for band in axes.collections]
         assert any((band[:, 1].max() == (mean + std).max()) for band in bands), quantity
-    assert numbers(rows, layer="mean image").tolist() == [0.7]
+    assert numbers(rows, layer="mean input").tolist() == [0.7]
     assert len(rows) == 4 * 2 * len(STEPS) + 1
 
 
@@ -309,7 +309,7 @@ def test_decoders_stand_side_by_side():
         np.testing.assert_allclose(numbers(drawing.rows, layer="logits", **wanted), expected)
         assert numbers(drawing.rows, layer="predense", **wanted).size == (len(STEPS) if decoder == "linear" else 0)
     assert [len(drawn(axes)) for axes in drawing.figure.axes] == [3, 3, 1]
-    assert numbers(drawing.rows, layer="mean image").tolist() == [0.7] * 3
+    assert numbers(drawing.rows, layer="mean input").tolist() == [0.7] * 3
 
 
 def test_convergence_shows_training_and_the_distance_to_the_optimum():
@@ -362,7 +362,7 @@ def test_transfer_stands_beside_the_loss_and_the_accuracy_of_the_source(properti
         noted = numbers(drawing.rows, layer=layer, quantity=f"normalised {line}", seed="mean")
         assert (noted.min(), noted.max()) == (0, 1)
     assert numbers(drawing.rows, layer="majority").tolist() == [0.25]
-    assert numbers(drawing.rows, layer="pixels").tolist() == [0.55]
+    assert numbers(drawing.rows, layer="inputs").tolist() == [0.55]
     assert len(drawn(upper)) == len(drawn(lower)) == 3
 
 
@@ -372,7 +372,7 @@ def test_other_classifiers_are_thin_lines_that_the_legend_names():
     axes = drawing.figure.axes[0]
     assert [axes.texts[0].get_text() for axes in drawing.figure.axes] == ["probe: logistic", "probe: ridge"]
     shown = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
-    assert shown == ["network", "softmax", "logits", "predense", "ridge (thin)", "pixels", "shuffled labels"]
+    assert shown == ["network", "softmax", "logits", "predense", "ridge (thin)", "inputs", "shuffled labels"]
     for classifier, width, dashed in (("logistic", 1.2, False), ("ridge", 0.8, True)):
         mean = result.probe.accuracy.sel(classifier=classifier, layer="logits").mean("seed")
         wanted = {"run": "a", "layer": "logits", "quantity": "probe accuracy", "seed": "mean"}
@@ -394,11 +394,11 @@ def test_without_ridge_there_are_no_shuffled_labels(classifiers):
 
 def test_probes_show_the_baselines():
     drawing = probes({"a": results_of_a_run()})
-    assert numbers(drawing.rows, layer="pixels").tolist() == [0.8]
+    assert numbers(drawing.rows, layer="inputs").tolist() == [0.8]
     assert numbers(drawing.rows, quantity="shuffled accuracy", seed="mean").size == 3 * len(STEPS)
     (legend,) = drawing.figure.legends
     shown = [text.get_text() for text in legend.get_texts()]
-    assert shown == ["network", "softmax", "logits", "predense", "pixels", "shuffled labels"]
+    assert shown == ["network", "softmax", "logits", "predense", "inputs", "shuffled labels"]
 
 
 def test_figure_4_shows_densities_and_the_share_of_zeros():

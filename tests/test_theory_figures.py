@@ -177,6 +177,7 @@ runs:
     dataset: model
     model: {name: f0}
     train: {batch_size: 8, momentum: 0, learning_rate: 0.5}
+    decode: {selection: none}
 """
 
 
@@ -189,6 +190,9 @@ runs:
         ("momentum: 0", "momentum: 0, weight_decay: 0.1", False),
         ("momentum: 0", "momentum: 0, loss: hinge", False),
         ("name: f0", "name: vgg8", False),
+        ("selection: none", "selection: gcv", False),
+        ("selection: none", "selection: none, decoders: [linear-adam]", False),
+        ("name: f0}", "name: f0}\n    activations: {train_samples: 7}", False),
         ("name: f0}", "name: f0}\n    activations: {taps: [logits]}", False),
     ],
 )

@@ -23,7 +23,7 @@ def test_limits(outputs, strength):
 
 
 def test_a_thousandth_is_near_the_first_minimum_for_few_classes():
-    for outputs, strength in [(3, 2), (10, 2), (10, 5), (20, 3)]:
+    for outputs, strength in [(3, 2), (10, 2), (10, 5), (20, 3), (50, 2)]:
         scaled = reconstruction.optimal(1e-3, outputs, strength) * outputs**2 / (strength - 1) ** 2
         assert scaled == pytest.approx(0.25, abs=1e-4)
 

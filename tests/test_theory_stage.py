@@ -99,9 +99,9 @@ def test_phases_come_with_noise_and_go_with_the_learning_rate(solved):
     assert alone.noise.values.tolist() == [0.0]
 
 
-@pytest.mark.parametrize(("outputs", "strength"), [(10, 2.0), (100, 5.0)])
+@pytest.mark.parametrize(("outputs", "strength"), [(10, 2.0), (100, 5.0), (3, 5.0), (10, 100.0)])
 def test_the_stages_of_figure_5(outputs, strength):
-    found = feature_strength(FeatureStrengthSettings(outputs=outputs, strength=strength, **FEW))
+    found = feature_strength(FeatureStrengthSettings(outputs=outputs, strength=strength, inputs=outputs, **FEW))
     gaps = found.stage_gap.values
     assert (np.diff(gaps) > 0).all()
     floor, final = (what(outputs, strength) for what in (reconstruction.floor, reconstruction.final))
@@ -178,7 +178,7 @@ def test_a_point_of_the_map_is_that_parameter_set():
 
 
 def test_regimes_change_at_the_boundaries():
-    """Just below each λ d and just above it, far enough for what the laws leave out."""
+    """Below each λ d and above it, far enough for what the laws leave out: the last rise is gone five times above."""
     classes, k, steps = 1000, 3.0, checkpoint_steps(2**62)
     edges = {name: float(value) for name, value in regimes.boundaries(classes, k, 4096).items()}
     assert list(edges) == ["corollary_rate", "resolved_rate", "rise_rate", "time_rate"]
@@ -188,6 +188,8 @@ def test_regimes_change_at_the_boundaries():
 
     assert at(0.9 * edges["resolved_rate"]).map_resolved
     assert not at(1.1 * edges["resolved_rate"]).map_resolved
+    # A first step to the second minimum, where R is as low again, is not near the first one.
+    assert not at(2 * classes**2 / (k + 1) * float(extrema.second_minimum(classes, k))).map_resolved
     # R rises, in the end, after every second minimum that was not leapt over.
     assert at(0.9 * edges["rise_rate"]).map_rise
     assert not at(5 * edges["rise_rate"]).map_rise
@@ -225,6 +227,7 @@ WHERE = "theory.feature_strength"
         ("learning_rates: 0.1", "learning_rates: expected a list, got 0.1"),
         ("learning_rates: [0.1, 0.1]", "learning_rates: 0.1 is listed twice; got [0.1, 0.1]"),
         ("noise: -0.1", "noise: expected a number of at least 0, got -0.1"),
+        ("noise: 1e-200", "noise: expected 0, or 1e-100 and more; got 1e-200"),
         ("map_rates: [2, 1]", "map_rates: expected the lower end, then the higher one; got [2, 1]"),
         ("map_outputs: [2]", "map_outputs: expected 2 or more entries, got [2]"),
         (
@@ -304,6 +307,8 @@ def test_the_command_takes_other_parameters():
         (["--strengths", "1"], "theory: strength is 1.0; it must be a finite number above 1"),
         (["--strengths", "nan"], "theory: strength is nan; it must be a finite number above 1"),
         (["--outputs", "ten"], "--outputs: 'ten' is no list of numbers; give such as --outputs 10,100"),
+        (["--outputs", "10,1e300"], "--outputs: 1e+300 is above 1e+06, and no more is computed; give less"),
+        (["--strengths", "inf"], "--strengths: inf is above 100, and no more is computed; give less"),
         (["--strengths", ""], "--strengths: '' is no list of numbers; give such as --strengths 2,3"),
     ],
 )

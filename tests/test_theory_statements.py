@@ -6,7 +6,7 @@ import pytest
 from phasescope.theory.feature_strength import lines, reconstruction, recursion, statements
 from phasescope.theory.feature_strength.model import FeatureStrength
 
-OUTPUTS = np.array([2, 3, 5, 10, 30, 100, 1000, 10_000.0])[:, None, None]
+OUTPUTS = np.array([2, 3, 5, 10, 20, 30, 50, 100, 1000, 10_000.0])[:, None, None]
 STRENGTHS = np.array([1.001, 1.1, 1.3, 1.5, 2, 3, 5, 6, 10, 100.0])[:, None]
 GAPS = np.logspace(-4, 2, 2001)
 

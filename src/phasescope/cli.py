@@ -178,17 +178,20 @@ def _convergence(project: Path, tolerance: float, only: str | None) -> None:
 def _theory(outputs: str, strengths: str) -> None:
     from phasescope.theory.feature_strength import tables
 
-    given = _numbers("outputs", outputs, "10,100"), _numbers("strengths", strengths, "2,3")
+    given = _numbers("outputs", outputs, "10,100", 10**6), _numbers("strengths", strengths, "2,3", 100)
     console = wide_console()
     console.print(tables.printed(tables.shape(*given), "shape"))
     console.print(tables.printed(tables.times(*given), "times"))
 
 
-def _numbers(option: str, text: str, example: str) -> list[float]:
+def _numbers(option: str, text: str, example: str, most: float) -> list[float]:
     try:
-        return list(dict.fromkeys(map(float, text.split(","))))
+        numbers = list(dict.fromkeys(map(float, text.split(","))))
     except ValueError:
         raise UserError(f"--{option}: {text[:60]!r} is no list of numbers; give such as --{option} {example}") from None
+    if max(numbers) > most:
+        raise UserError(f"--{option}: {max(numbers):g} is above {most:g}, and no more is computed; give less")
+    return numbers
 
 
 def _verify(paths: list[Path], full: bool, count: int, seed: int | None, mend: bool) -> None:

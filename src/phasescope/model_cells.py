@@ -18,6 +18,7 @@ from phasescope.measures.cells import PIECES, Measured, assembled, samples_of
 from phasescope.models.zoo import Network, place
 from phasescope.parallel import map_in_processes
 from phasescope.params.base import Section
+from phasescope.params.models import CONVOLUTIONAL
 from phasescope.progress import Pieces, Progress, tell_computed
 from phasescope.run import Run
 from phasescope.store.cache import CellCache
@@ -48,7 +49,7 @@ def measure(
         UserError: BatchNorm has the statistics of each batch, so that no network is a function of a single sample.
         StoreError: a store is absent or damaged, or the training and the activations are not of the same run.
     """
-    if run.recorded_with.batchnorm == "batch":
+    if run.recorded_with.batchnorm == "batch" and run.trained_with.model.name in CONVOLUTIONAL:
         raise UserError(
             f"{run.path}: {name} is of networks that are functions of one sample, and with activations.batchnorm "
             f"`batch` the logits of a sample depend on the others: set {name}.measures to [] for this run"

@@ -63,6 +63,9 @@ def _undecodable_taps(settings: Settings) -> Iterator[str]:
             )
             continue
         channels, resolution = settings.datasets[run.dataset].image
+        if settings.datasets[run.dataset].source == "feature-strength":
+            yield f"runs.{name}.decode.decoders: deconvolution is of images, and {run.dataset!r} has none; leave it out"
+            continue
         with torch.device("meta"):
             network = _network(settings, run)
             for tap in [tap for tap in kept if tap in (run.decode.trained_taps or kept)]:
@@ -80,7 +83,7 @@ def _linear_layers(settings: Settings) -> Iterator[str]:
     """Layers from which the way to the logits says nothing, and networks whose samples depend on each other."""
     for name, run in settings.runs.items():
         asked = run.complexity
-        if asked.measures and run.activations.batchnorm == "batch":
+        if asked.measures and run.activations.batchnorm == "batch" and run.model.name in CONVOLUTIONAL:
             yield (
                 f"runs.{name}.complexity.measures: with activations.batchnorm `batch` no network is a function of one "
                 "sample, which these measures are of: set them to [] for this run, or choose `recalibrated`"

@@ -36,6 +36,9 @@ DECLINES = {
     "local_complexity": "local complexity",
 }
 
+#: What I(T;X) depends on besides the layer.
+RESOLUTION = ("part", "samples", "draw_seed", "noise", "variance", "bins", "components", "bin_width", "bits")
+
 
 def time_scales(
     training: Dataset, information: Dataset | None, complexity: Dataset | None, settings: PhasesSettings
@@ -50,7 +53,7 @@ def time_scales(
         settings: the rules.
 
     Returns:
-        ``seeds``; ``fit`` and ``generalise``, a step for each seed; and in ``declines`` for every curve, by its name
+        ``seeds``; the estimator of ``information`` and its settings; ``fit`` and ``generalise``, a step for each seed; and in ``declines`` for every curve, by its name
         and layer (none for the loss), ``onset`` and ``end``.
     """
     fit = [first(curve, settings.fitted) for curve in _seeds(training.train_accuracy)]
@@ -60,6 +63,9 @@ def time_scales(
         "generalise": [first(curve, settings.generalised) for curve in _seeds(training.test_accuracy)],
         "declines": [],
     }
+    if information is not None:
+        told = {name: value for name, value in information.attrs.items() if name in RESOLUTION}
+        found["information"] = {"estimator": str(information.estimator.values[0]), **told}
     for name, layer, values in _curves(training, information, complexity):
         pairs = [
             decline(curve, start, settings) if start is not None else (None, None)

@@ -202,6 +202,7 @@ class _SeedTraining:
         torch.manual_seed(self.seed)
         self._network = place(build(job.model, *dataset.shape), device)
         self._network.train()
+        self._drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self._network.modules())
         self._optimiser = optimisers.build(job, self._network)
         # Filled on the device, so that no update waits for the host.
         self._logs = torch.full((2, job.iterations), torch.nan, device=device, dtype=getattr(torch, job.model.dtype))
@@ -210,6 +211,9 @@ class _SeedTraining:
 
     def update(self, batch: np.ndarray) -> None:
         """One update with the training samples at indices `batch` (sample,)."""
+        if self._drops:
+            # Of every device, so that any step drops the same units wherever a training begins again.
+            torch.manual_seed(int(np.random.SeedSequence([self.seed, self.step]).generate_state(1, np.uint64)[0]))
         rows = torch.from_numpy(batch).to(self.images.labels.device)
         labels = self.images.labels[rows]
         outputs = self._network(self.images.images[rows])
@@ -225,11 +229,11 @@ class _SeedTraining:
 
     def look(self) -> None:
         """Take the loss and accuracy, and a checkpoint, if this is a step at which they are due."""
-        if self.step in self._evaluation_steps[len(self._evaluated) :][:1]:
+        if self.step in self._evaluation_steps[len(self._evaluated) : len(self._evaluated) + 1]:
             self._evaluated.append(
                 [value for data in self._looked_at.values() for value in evaluate(self._network, data, self._loss)]
             )
-        if self.step in self._steps[len(self.hashes) :][:1]:
+        if self.step in self._steps[len(self.hashes) : len(self.hashes) + 1]:
             self.checkpoint()
 
     def checkpoint(self) -> None:

@@ -38,7 +38,7 @@ def figure_1(results: Mapping[str, Results], settings: FiguresSettings) -> Drawi
         normalised([network])[0].draw(upper, rows, named(run, "network", "normalised accuracy"), **NETWORK)
         normalised([loss])[0].draw(upper, rows, named(run, layer, "normalised loss"), **_LOSS)
         loss.draw(middle, rows, named(run, layer, "loss"), **_LOSS)
-        level(middle, rows, named(run, "mean image", "loss"), baseline, **BASELINE)
+        level(middle, rows, named(run, "mean input", "loss"), baseline, **BASELINE)
         network.draw(lower, rows, named(run, "network", "accuracy"), **NETWORK)
         heading(upper, f"{run}, {layer}", _mark_phases((upper, middle), result.phases[layer]))
         for axes in (upper, middle, lower):
@@ -47,7 +47,7 @@ def figure_1(results: Mapping[str, Results], settings: FiguresSettings) -> Drawi
     handles = [
         Line2D([], [], **NETWORK, label="test accuracy"),
         Line2D([], [], **_LOSS, label="reconstruction loss"),
-        Line2D([], [], **BASELINE, label="loss of the mean image"),
+        Line2D([], [], **BASELINE, label="loss of the mean input"),
         Line2D([], [], **_CONSTANT, label="end of constant phase"),
         Line2D([], [], **MINIMUM, label="minimum"),
     ]
@@ -59,7 +59,7 @@ def figure_1(results: Mapping[str, Results], settings: FiguresSettings) -> Drawi
 def figure_2(results: Mapping[str, Results]) -> Drawing:
     """Reconstruction loss of every tap: normalised by itself, by all taps of the run together, and as it is.
 
-    With one range for all taps, those closer to the input lie lower and are flatter. The loss of the mean image is
+    With one range for all taps, those closer to the input lie lower and are flatter. The loss of the mean input is
     what a layer without any information would give. Of the first decoder; a row per run.
     """
     figure = Figure(figsize=(PAGE, 0.6 + 1.6 * len(results)))
@@ -75,7 +75,7 @@ def figure_2(results: Mapping[str, Results]) -> Drawing:
             normalised([loss])[0].draw(left, rows, named(run, layer, "normalised loss"), **looks[layer])
             joint.draw(centre, rows, named(run, layer, "jointly normalised loss"), **looks[layer])
             loss.draw(right, rows, named(run, layer, "loss"), **looks[layer])
-        level(right, rows, named(run, "mean image", "loss"), float(result.decode.baseline_mse), **BASELINE)
+        level(right, rows, named(run, "mean input", "loss"), float(result.decode.baseline_mse), **BASELINE)
         right.set_ylim(bottom=0)
         heading(left, run)
         for axes, name in ((left, "normalised"), (centre, "jointly normalised"), (right, "loss (MSE)")):
@@ -84,13 +84,13 @@ def figure_2(results: Mapping[str, Results]) -> Drawing:
     for axes in panels[-1]:
         axes.set_xlabel("iteration")
     accuracy = Line2D([], [], **NETWORK, label="test accuracy")
-    legend(figure, [accuracy, *handles, Line2D([], [], **BASELINE, label="mean image")])
+    legend(figure, [accuracy, *handles, Line2D([], [], **BASELINE, label="mean input")])
     return Drawing("figure-2", figure, rows)
 
 
 @style()
 def probes(results: Mapping[str, Results]) -> Drawing:
-    """Accuracy of a linear probe on every tap, beside the network's own, raw pixels, and shuffled labels.
+    """Accuracy of a linear probe on every tap, beside the network's own, the raw inputs, and shuffled labels.
 
     Of a run's first classifier; the others are thin lines of the same colours.
     """
@@ -113,7 +113,7 @@ def probes(results: Mapping[str, Results]) -> Drawing:
         network = Curve.of(result.probe.network_accuracy)
         network.draw(axes, rows, named(run, "network", "accuracy"), **NETWORK)
         pixels = float(result.probe.pixel_accuracy.sel(classifier=first))
-        level(axes, rows, named(run, "pixels", "probe accuracy", classifier=first), pixels, **BASELINE)
+        level(axes, rows, named(run, "inputs", "probe accuracy", classifier=first), pixels, **BASELINE)
         heading(axes, run, f"probe: {first}")
         step_axis(axes, network.steps)
         axes.set_ylim(0, 1.02)
@@ -122,7 +122,7 @@ def probes(results: Mapping[str, Results]) -> Drawing:
         Line2D([], [], **NETWORK, label="network"),
         *handles,
         *(Line2D([], [], **look, label=f"{other} (thin)") for other, look in thin.items()),
-        Line2D([], [], **BASELINE, label="pixels"),
+        Line2D([], [], **BASELINE, label="inputs"),
     ]
     if any("ridge" in result.probe.classifier for result in results.values()):
         handles.append(Line2D([], [], **_SHUFFLED, label="shuffled labels"))

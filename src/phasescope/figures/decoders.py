@@ -21,7 +21,7 @@ _LINEAR = 1e-3
 
 @style()
 def decoders(results: Mapping[str, Results]) -> Drawing:
-    """Test loss of every decoder beside that of the mean image: a panel per run and tap, runs on lines of their own.
+    """Test loss of every decoder beside that of the mean input: a panel per run and tap, runs on lines of their own.
 
     A decoder is left out where it was not asked for.
 
@@ -37,12 +37,12 @@ def decoders(results: Mapping[str, Results]) -> Drawing:
             for decoder in known(losses.sel(layer=layer), "decoder"):
                 loss = Curve.of(losses.sel(layer=layer, decoder=decoder))
                 loss.draw(axes, rows, named(run, layer, "loss", decoder=decoder), **looks[decoder])
-            level(axes, rows, named(run, "mean image", "loss"), float(result.decode.baseline_mse), **BASELINE)
+            level(axes, rows, named(run, "mean input", "loss"), float(result.decode.baseline_mse), **BASELINE)
             heading(axes, run if axes is stacks[0][0] else "", layer)
             step_axis(axes, losses.step.values, labels=4)
         label(stacks, ("loss (MSE)",))
     handles = [Line2D([], [], **look, label=decoder) for decoder, look in looks.items()]
-    legend(figure, [*handles, Line2D([], [], **BASELINE, label="mean image")])
+    legend(figure, [*handles, Line2D([], [], **BASELINE, label="mean input")])
     return Drawing("decoders", figure, rows)
 
 

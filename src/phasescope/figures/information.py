@@ -16,11 +16,11 @@ from phasescope.figures.layout import BASELINE, heading, label, legend, side_by_
 from phasescope.figures.style import BLACK, COLOURS, step_axis, style
 
 #: What is shown, by the variable that holds it: its name, its look, and the entropy that it cannot exceed.
-_SHOWN: dict[str, tuple[str, dict[str, Any], str]] = {
+SHOWN: dict[str, tuple[str, dict[str, Any], str]] = {
     "i_x": ("I(T;X)", {"color": COLOURS[0], "marker": "o"}, "h_x"),
     "i_y": ("I(T;Y)", {"color": COLOURS[1], "marker": "s"}, "h_y"),
 }
-_CEILINGS = {"h_x": "ln n", "h_y": "H(Y)"}
+CEILINGS = {"h_x": "ln n", "h_y": "H(Y)"}
 
 
 @style()
@@ -32,7 +32,7 @@ def plane(results: Mapping[str, Results]) -> Drawing:
     Args:
         results: runs with ``information``.
     """
-    shown = {run: _first(result) for run, result in results.items()}
+    shown = {run: first_estimator(result) for run, result in results.items()}
     figure, (stacks,) = side_by_side([len(shown)], heights=(2.2,))
     looks, handles = taps(results)
     steps = sorted({step for values in shown.values() for step in values.step.values.tolist()})
@@ -42,14 +42,14 @@ def plane(results: Mapping[str, Results]) -> Drawing:
     for (run, values), (axes,) in zip(shown.items(), stacks, strict=True):
         for layer in values.layer.values.tolist():
             _path(axes, values.sel(layer=layer), looks[layer], colours)
-            for variable, (name, _, _) in _SHOWN.items():
+            for variable, (name, _, _) in SHOWN.items():
                 for seed in values.seed.values.tolist():
                     of_seed = values[variable].sel(layer=layer, seed=[seed])
                     rows += [{**row, "seed": seed} for row in Curve.of(of_seed).rows(named(run, layer, name))]
         for variable, draw in (("h_x", axes.axvline), ("h_y", axes.axhline)):
             most = float(values[variable])
             draw(most, **BASELINE)
-            rows.append({**named(run, "", _CEILINGS[variable]), "value": most})
+            rows.append({**named(run, "", CEILINGS[variable]), "value": most})
         heading(axes, run, str(values.estimator.item()))
         axes.set_xlabel("I(T;X) (nat)")
     stacks[0][0].set_ylabel("I(T;Y) (nat)")
@@ -71,34 +71,39 @@ def information(results: Mapping[str, Results]) -> Drawing:
     Args:
         results: runs with ``information``.
     """
-    shown = {run: _first(result) for run, result in results.items()}
+    shown = {run: first_estimator(result) for run, result in results.items()}
     figure, groups = side_by_side([values.sizes["layer"] for values in shown.values()], (1.5,), abreast=4)
     rows: list[Row] = []
     for (run, values), stacks in zip(shown.items(), groups, strict=True):
         for layer, (axes,) in zip(values.layer.values.tolist(), stacks, strict=True):
-            of_layer = values.sel(layer=layer)
-            for variable, (name, look, most) in _SHOWN.items():
-                _band(axes, rows, named(run, layer, name), of_layer, variable)
-                for seed in range(of_layer.sizes["seed"]):
-                    curve = of_layer[variable].isel(seed=seed)
-                    axes.plot(curve.step, curve, color=look["color"], linewidth=0.4, alpha=0.6)
-                mean = Curve.of(of_layer[variable])
-                axes.plot(mean.steps, mean.mean, **look)
-                rows += mean.rows(named(run, layer, name))
-                names = named(run, layer, _CEILINGS[most])
-                level(axes, rows, names, float(values[most]), **BASELINE | {"color": look["color"]})
+            over_steps(axes, rows, run, values.sel(layer=layer))
             heading(axes, run if axes is stacks[0][0] else "", f"{layer}, {values.estimator.item()}")
             step_axis(axes, values.step.values, labels=4)
-            axes.set_ylim(0, 1.05 * float(values.h_x))
         label(stacks, ("information (nat)",))
-    handles: list[Artist] = [Line2D([], [], **look, label=name) for name, look, _ in _SHOWN.values()]
+    handles: list[Artist] = [Line2D([], [], **look, label=name) for name, look, _ in SHOWN.values()]
     if any("i_x_lower" in values for values in shown.values()):
         handles += [Patch(color=BLACK, alpha=0.2, linewidth=0, label="between the bounds")]
     legend(figure, [*handles, Line2D([], [], **BASELINE | {"color": BLACK}, label="ln n, H(Y)")])
     return Drawing("information", figure, rows)
 
 
-def _first(result: Results) -> Dataset:
+def over_steps(axes: Axes, rows: list[Row], run: str, values: Dataset) -> None:
+    """Draw I(T;X) and I(T;Y) of one layer, (seed, step), with their bounds, single seeds and ceilings."""
+    layer = str(values.layer.item())
+    for variable, (name, look, most) in SHOWN.items():
+        _band(axes, rows, named(run, layer, name), values, variable)
+        for seed in range(values.sizes["seed"]):
+            curve = values[variable].isel(seed=seed)
+            axes.plot(curve.step, curve, color=look["color"], linewidth=0.4, alpha=0.6)
+        mean = Curve.of(values[variable])
+        axes.plot(mean.steps, mean.mean, **look)
+        rows += mean.rows(named(run, layer, name))
+        names = named(run, layer, CEILINGS[most])
+        level(axes, rows, names, float(values[most]), **BASELINE | {"color": look["color"]})
+    axes.set_ylim(0, 1.05 * float(values.h_x))
+
+
+def first_estimator(result: Results) -> Dataset:
     """What the first estimator of a run found, without the bounds that it has not."""
     assert result.information is not None
     first = result.information.isel(estimator=0)
@@ -121,7 +126,7 @@ def _band(axes: Axes, rows: list[Row], names: Row, values: Dataset, variable: st
     """Draw the bounds of a variable (seed, step), where it has any, and note them."""
     if f"{variable}_lower" in values:
         lower, upper = Curve.of(values[f"{variable}_lower"]), Curve.of(values[f"{variable}_upper"])
-        colour = _SHOWN[variable][1]["color"]
+        colour = SHOWN[variable][1]["color"]
         axes.fill_between(lower.steps, lower.mean, upper.mean, color=colour, alpha=0.2, linewidth=0)
         for curve, bound in ((lower, "lower bound"), (upper, "upper bound")):
             rows += curve.rows({**names, "quantity": f"{names['quantity']} {bound}"})

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from xarray import DataArray, Dataset
 
 from phasescope.figures.drawing import Curve, Drawing, Results, Row, named
-from phasescope.figures.layout import heading, label, legend, side_by_side
+from phasescope.figures.information import CEILINGS, SHOWN, first_estimator, over_steps
+from phasescope.figures.layout import BASELINE, heading, label, legend, side_by_side
 from phasescope.figures.style import BLACK, COLOURS, GREY, step_axis, style
 
 _TRAIN: dict[str, Any] = {"color": COLOURS[0], "linestyle": "--"}
 _TEST: dict[str, Any] = {"color": BLACK, "linestyle": "-"}
-_X: dict[str, Any] = {"color": COLOURS[0], "marker": "o"}
-_Y: dict[str, Any] = {"color": COLOURS[1], "marker": "s"}
 _LINES: dict[str, Any] = {"color": COLOURS[2], "marker": "^"}
 _NEURONS: dict[str, Any] = {"color": COLOURS[3], "marker": "D"}
 #: What is marked by an upright line: its words and its look.
@@ -31,7 +31,7 @@ _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
 def time_scales(results: Mapping[str, Results]) -> Drawing:
     """Accuracy, test loss, I(T;X), I(T;Y) and complexity over iterations, a stack of panels for every run.
 
-    Information is that of the last hidden layer that is kept, the linear mapping number that from the first. Upright
+    Information is that of the last hidden layer that is kept, between its bounds and below ln n and H(Y), which are dashed; the linear mapping number that from the first. Upright
     lines stand at the median over those seeds in which there is such a step.
 
     Args:
@@ -45,10 +45,7 @@ def time_scales(results: Mapping[str, Results]) -> Drawing:
         accuracy, loss, told, lines, neurons = stack
         _accuracy(accuracy, run, training, rows)
         Curve.of(training.test_loss).draw(loss, rows, named(run, "", "test loss"), **_TEST)
-        for name, words, look in (("i_x", "I(T;X)", _X), ("i_y", "I(T;Y)", _Y)):
-            Curve.of(informed[name].isel(estimator=0).sel(layer=layer)).draw(
-                told, rows, named(run, layer, words), **look
-            )
+        over_steps(told, rows, run, informed.sel(layer=layer))
         bent = result.complexity if result.complexity is not None else Dataset()
         if "linear_mapping_number" in bent:
             number = bent.linear_mapping_number.isel(layer=0)
@@ -60,13 +57,13 @@ def time_scales(results: Mapping[str, Results]) -> Drawing:
         for axes in stack:
             _mark(axes, result)
             step_axis(axes, informed.step.values)
-        heading(accuracy, run, f"information of {layer}")
+        heading(accuracy, run, f"information of {layer}, {informed.estimator.item()}")
         label([stack], ("accuracy", "test loss", "nat", "linear\nmapping no.", "local\ncomplexity"))
     handles = [
         Line2D([], [], **_TRAIN, label="training samples"),
         Line2D([], [], **_TEST, label="test samples"),
-        Line2D([], [], **_X, label="I(T;X)"),
-        Line2D([], [], **_Y, label="I(T;Y)"),
+        *(Line2D([], [], **look, label=name) for name, look, _ in SHOWN.values()),
+        Patch(color=BLACK, alpha=0.2, linewidth=0, label="between bounds (nat); seeds"),
         *(Line2D([], [], **look, linewidth=0.9, label=words) for words, look in _MARKS.values()),
     ]
     legend(figure, handles)
@@ -88,10 +85,16 @@ def two_phases(results: Mapping[str, Results]) -> Drawing:
         training, informed = _known(result)
         layer = last_hidden(informed)
         _accuracy(accuracy, run, training, rows)
-        x, y = (Curve.of(informed[name].isel(estimator=0).sel(layer=layer)) for name in ("i_x", "i_y"))
+        of_layer = informed.sel(layer=layer)
+        x, y = (Curve.of(of_layer[name]) for name in ("i_x", "i_y"))
+        for seed in range(of_layer.sizes["seed"]):
+            plane.plot(of_layer.i_x.isel(seed=seed), of_layer.i_y.isel(seed=seed), color=COLOURS[0], linewidth=0.4)
         plane.plot(x.mean, y.mean, color=COLOURS[0], marker=".")
         plane.plot(x.mean[:1], y.mean[:1], color=COLOURS[0], marker="o", markerfacecolor="white", markersize=6)
         plane.plot(x.mean[-1:], y.mean[-1:], color=COLOURS[0], marker="o", markersize=6)
+        for most, line in (("h_x", plane.axvline), ("h_y", plane.axhline)):
+            line(float(informed[most]), **BASELINE)
+            rows.append({**named(run, "", CEILINGS[most]), "value": float(informed[most])})
         rows += x.rows(named(run, layer, "I(T;X)")) + y.rows(named(run, layer, "I(T;Y)"))
         plane.set_xlabel("I(T;X) (nat)")
         plane.set_ylabel("I(T;Y) (nat)")
@@ -101,21 +104,25 @@ def two_phases(results: Mapping[str, Results]) -> Drawing:
             axes.set_xlabel("iteration")
             axes.set_ylabel(name)
         heading(accuracy, run)
-        heading(plane, layer)
-    legend(figure, [Line2D([], [], **_TRAIN, label="training samples"), Line2D([], [], **_TEST, label="test samples")])
+        heading(plane, layer, str(informed.estimator.item()))
+    parts = [Line2D([], [], **_TRAIN, label="training samples"), Line2D([], [], **_TEST, label="test samples")]
+    legend(figure, [*parts, Line2D([], [], **BASELINE, label="ln n, H(Y)")])
     return Drawing("two-phases", figure, rows)
 
 
 def last_hidden(informed: Dataset) -> str:
-    """The first layer that is kept, from the output on, that is neither softmax nor logits, if there is one."""
+    """What the last layer reads, if that is kept; else the first of the taps that is neither softmax nor logits."""
     layers = [str(layer) for layer in informed.layer.values]
-    return next((layer for layer in layers if layer not in ("softmax", "logits")), layers[0])
+    return (
+        "predense"
+        if "predense" in layers
+        else next((layer for layer in layers if layer not in ("softmax", "logits")), layers[0])
+    )
 
 
 def _known(result: Results) -> tuple[Dataset, Dataset]:
     assert result.training is not None
-    assert result.information is not None
-    return result.training, result.information
+    return result.training, first_estimator(result)
 
 
 def _accuracy(axes: Axes, run: str, training: Dataset, rows: list[Row]) -> None:

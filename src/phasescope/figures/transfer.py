@@ -66,7 +66,7 @@ def transfers(name: str, cases: Sequence[Case], results: Mapping[str, Results], 
             curve.draw(lower, rows, named(run, tap, "target accuracy", **own), **looks[tap])
         majority, pixels = float(measured.majority_accuracy), float(measured.pixel_accuracy)
         level(lower, rows, named(run, "majority", "target accuracy", **own), majority, **BASELINE)
-        level(lower, rows, named(run, "pixels", "target accuracy", **own), pixels, **_PIXELS)
+        level(lower, rows, named(run, "inputs", "target accuracy", **own), pixels, **_PIXELS)
         where = run if target == result.dataset else f"{run} → {target}"
         title = f"{where}, {layer}" if of == "class" else f"{where}: {of}, {layer}"
         lowest = _mark(upper, loss, np.argmin, "Rec lowest", MINIMUM)
@@ -81,7 +81,7 @@ def transfers(name: str, cases: Sequence[Case], results: Mapping[str, Results], 
         Line2D([], [], **MINIMUM, label="Rec lowest"),
         Line2D([], [], **_BEST, label="target best"),
     ]
-    levels = [Line2D([], [], **BASELINE, label="majority class"), Line2D([], [], **_PIXELS, label="pixels")]
+    levels = [Line2D([], [], **BASELINE, label="majority class"), Line2D([], [], **_PIXELS, label="inputs")]
     legend(figure, [*lines, *handles, *levels])
     return Drawing(name, figure, rows)
 

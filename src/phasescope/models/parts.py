@@ -115,7 +115,8 @@ def hidden_layers(network: Network, taps: Sequence[str], embedded: torch.Tensor)
     """The first hidden layer, and those of the taps from which on the network is not linear; none if it is altogether.
 
     The first hidden layer is what the first nonlinearity gives, or the smallest module around it that all of the
-    network's input passes, such as a residual block.
+    network's input passes, such as a residual block; where the network is linear from there on, as behind the only block
+    of a transformer, what is embedded.
     """
     path = next(iter(pre_activations(network, embedded[:1])), None)
     if path is None:
@@ -123,7 +124,10 @@ def hidden_layers(network: Network, taps: Sequence[str], embedded: torch.Tensor)
     modules = dict(network.named_modules())
     while "." in path and not _is_cut(behind_embedding(network), modules[path], embedded):
         path = path.rpartition(".")[0]
-    return list(dict.fromkeys([path, *(tap for tap in taps if why_not_hidden(network, tap, embedded) is None)]))
+    if why_not_hidden(network, path, embedded) is not None:
+        path = "embed" if "embed" in modules else ""
+    taps = [path, *taps] if path else list(taps)
+    return list(dict.fromkeys(tap for tap in taps if why_not_hidden(network, tap, embedded) is None))
 
 
 def why_not_hidden(network: Network, tap: str, embedded: torch.Tensor) -> str | None:

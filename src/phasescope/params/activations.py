@@ -6,12 +6,14 @@ from pydantic import Field, field_validator
 
 from phasescope.params.base import Section
 
+TapName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=200)]
+
 
 class Tap(Section):
     """A place in the network whose output is kept."""
 
     #: `softmax`, `logits`, `predense`, `conv-2`, or a module path of the network such as `blocks.1.0`.
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=200)]
+    name: TapName
     #: Average-pool the maps to this height and width (none: keep the maps whole).
     pool: Annotated[int, Field(ge=1, le=1024)] | None = None
     #: Of a sequence (position, feature), keep this position alone, −1 the last (none: keep all of them).

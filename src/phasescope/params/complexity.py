@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from phasescope.params.activations import TapName
 from phasescope.params.base import EACH_ONCE, Section
 
 ComplexityMeasure = Literal["linear-mapping-number", "local-complexity"]
@@ -16,12 +17,12 @@ class ComplexitySettings(Section):
     measures: Annotated[list[ComplexityMeasure], EACH_ONCE] = ["linear-mapping-number", "local-complexity"]
     #: linear-mapping-number: from which layers to the logits (none: from the first hidden layer, and from the run's
     #: taps behind which there is a nonlinearity).
-    layers: Annotated[list[str], Field(min_length=1), EACH_ONCE] | None = None
+    layers: Annotated[list[TapName], Field(min_length=1), EACH_ONCE] | None = None
     #: linear-mapping-number: training samples that lines are drawn between. It depends on how many there are.
     line_samples: Annotated[int, Field(ge=2, le=4096)] = 64
     #: local-complexity: training samples, test samples and random points, so many of each (at most).
-    points: Annotated[int, Field(ge=1, le=10**6)] = 256
+    points: Annotated[int, Field(ge=2, le=10**6)] = 256
     #: local-complexity: directions around each point (at most as many as an input has dimensions).
     directions: Annotated[int, Field(ge=1, le=4096)] = 25
-    #: local-complexity: how far the vertices are, as a share of the mean distance of training samples from their mean.
+    #: local-complexity: how far the vertices are, as a share of the mean distance of these training samples from their mean.
     radius: Annotated[float, Field(gt=0, le=100)] = 0.05

@@ -50,11 +50,11 @@ class DatasetSettings(Section):
     #: of the training images).
     statistics: VisionSource | None = None
     #: Only for `feature-strength`: l, the number of classes.
-    outputs: Annotated[int, Field(ge=2, le=10_000)] | None = None
+    outputs: Annotated[int, Field(ge=2, le=1000)] | None = None
     #: Only for `feature-strength`: k, what the attributes of a strong sample are; those of a weak one are 1.
     strength: Annotated[float, Field(gt=1, le=10**6)] | None = None
     #: Only for `feature-strength`: d, the number of attributes, a multiple of `outputs`.
-    inputs: Annotated[int, Field(ge=2, le=10**6)] | None = None
+    inputs: Annotated[int, Field(ge=2, le=10**5)] | None = None
     #: Only for `binary-operation`: addition: a + b; division: a / b, b ≠ 0; power: a·b^(modulus − 2), b ≠ 0, which is
     #: no division unless the modulus is a prime; composition: a∘b of permutations of five things.
     operation: Operation | None = None

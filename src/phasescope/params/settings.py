@@ -118,12 +118,15 @@ def shares(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def _solved(run: RunSettings, settings: Settings) -> SolvedRun | None:
-    """The parameters of a run that does what the theory says: full-batch gradient descent of F0 on its data model."""
+    """The parameters of a run that does what the theory says: full-batch gradient descent of F0, and least squares."""
     data, train = settings.datasets[run.dataset], run.train
     if data.outputs is None or data.strength is None or data.inputs is None or run.model.name != "f0":
         return None
-    plain = train.loss == "cross-entropy" and not train.momentum and not train.weight_decay
-    if not plain or train.batch_size < 2 * data.outputs or "softmax" not in [tap.name for tap in run.activations.taps]:
+    plain = train.optimiser == "sgd" and not train.momentum and not train.weight_decay and not train.warmup
+    plain = plain and train.loss == "cross-entropy" and train.sampling == "epochs"
+    whole = min(train.batch_size, run.activations.train_samples) >= 2 * data.outputs
+    exact = run.decode.decoders[0] == "linear" and run.decode.selection == "none"
+    if not (plain and whole and exact) or "softmax" not in [tap.name for tap in run.activations.taps]:
         return None
     given = data.model_dump(include={"outputs", "strength", "inputs"})
     return SolvedRun(**given, learning_rate=train.learning_rate)

@@ -13,6 +13,14 @@ def _increasing(ends: list[float]) -> list[float]:
     return ends
 
 
+def _square_of_a_number(noise: float) -> float:
+    if 0 < noise < _LEAST_NOISE:
+        raise ValueError(f"expected 0, or {_LEAST_NOISE:g} and more")
+    return noise
+
+
+#: Below this, the square of a noise is no number any more.
+_LEAST_NOISE = 1e-100
 #: For a range, given by its two ends.
 _ENDS = (Field(min_length=2, max_length=2), AfterValidator(_increasing))
 
@@ -36,7 +44,7 @@ class FeatureStrengthSettings(Section):
     #: The last step; nothing is trained, so that there may be many.
     iterations: Annotated[int, Field(ge=1, le=10**12)] = 65_536
     #: σ of noise on the probability that the decoder reads, for the curves with a constant phase; 0 leaves them out.
-    noise: Annotated[float, Field(ge=0, le=1)] = 0.01
+    noise: Annotated[float, Field(ge=0, le=1), AfterValidator(_square_of_a_number)] = 0.01
     #: The panels of Figure 5, in the order of time.
     stages: Annotated[list[Stage], Field(min_length=1), EACH_ONCE] = [
         *("initial", "first-minimum", "bump", "second-minimum", "end")

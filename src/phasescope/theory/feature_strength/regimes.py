@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from xarray import Dataset
 
-from phasescope.theory.feature_strength import clock, reconstruction
+from phasescope.theory.feature_strength import clock, extrema, reconstruction
 from phasescope.theory.feature_strength.labels import labelled
 from phasescope.theory.feature_strength.model import Array, FeatureStrength, Numbers, floats, increasing_steps
 from phasescope.theory.feature_strength.sweep import sweep
@@ -32,7 +32,8 @@ def regimes(
 
     Returns:
         ``map_constant``, ``map_fall`` and ``map_rise`` by the rules of `sweep`, on (noise, strength, map_outputs,
-        map_rate); ``map_resolved`` without noise, on the last three: R(1) is at most twice its minimum.
+        map_rate); ``map_resolved`` without noise, on the last three: R(1) is at most twice its minimum, and step 1 is
+        not beyond the bump, so that this minimum is the first one.
         ``corollary_rate``, ``resolved_rate``, ``rise_rate`` and ``time_rate`` of `boundaries`, (strength, map_outputs).
 
     Raises:
@@ -49,7 +50,8 @@ def regimes(
             maps[phase].append(found[phase].values.reshape(lengths))
         if noise == noises[0]:
             first = reconstruction.optimal(found.gap.sel(step=1).values, l, k)
-            resolved = (first <= 2 * reconstruction.floor(l, k)).reshape(lengths)
+            before = ~(found.gap.sel(step=1).values > extrema.bump(l, k))  # with two classes there is no bump
+            resolved = (before & (first <= 2 * reconstruction.floor(l, k))).reshape(lengths)
     variables = {f"map_{phase}": (("noise", *axes), np.stack(values)) for phase, values in maps.items()}
     variables["map_resolved"] = (tuple(axes), resolved)
     edges = boundaries(axes["map_outputs"], axes["strength"][:, None], int(increasing_steps(steps)[-1]))
@@ -64,7 +66,8 @@ def boundaries(outputs: Numbers, strength: Numbers, last: int, growth: float = 2
     - ``resolved_rate``: above it the first step is longer than sqrt(2 (1 + k²)/(k² l)), where R is twice its minimum
       for large l, so that the first minimum is not seen;
     - ``rise_rate``: above it the first step is longer than ln((l − 1)/(k − 1)), which is about where the second minimum
-      is, so that R is near its end at once and does not rise; NaN where that is below 0;
+      is, so that of the rise only what comes after is left: less and less, and none a few times above (by a factor of
+      1.4 for l = 1000, k = 2, of 2.2 for l = 10); NaN where that is below 0;
     - ``time_rate``: below it the second minimum comes after the ``last`` step (by the clock, no closed form); NaN where
       there is none.
 

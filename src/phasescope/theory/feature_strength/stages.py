@@ -18,13 +18,14 @@ def stage_gap(stage: str, outputs: int, strength: float) -> float:
     """The gap Δ of a stage; NaN for the bump and the second minimum where there is none (l = 2).
 
     The first minimum, which is at Δ → 0, is shown at 1/l, where weights of a class have doubled their sum (the end of
-    Corollary 4's interval); the end, which is at Δ → ∞, where R is at 90 % of its final value.
+    Corollary 4's interval), or at a tenth of the bump's gap where that is less (few classes, large k); the end, which
+    is at Δ → ∞, where R is at 90 % of its final value.
     """
     match stage:
         case "initial":
             return 0.0
         case "first-minimum":
-            return 1 / outputs
+            return float(np.fmin(1 / outputs, extrema.bump(outputs, strength) / 10))
         case "bump":
             return float(extrema.bump(outputs, strength))
         case "second-minimum":
@@ -36,7 +37,7 @@ def stages(names: Sequence[str], outputs: int, strength: float) -> Dataset:
     """What the decoder reads at each stage in the four groups of samples, and the two lines.
 
     Args:
-        names: of `STAGES`.
+        names: of `STAGES`; they are given in the order of time.
         outputs: l.
         strength: k.
 
@@ -44,6 +45,7 @@ def stages(names: Sequence[str], outputs: int, strength: float) -> Dataset:
         ``stage_gap`` (stage); ``probability`` (stage, group) and ``target`` (group); ``intercept``, ``slope`` and
         ``stage_error``, which is R, (stage, decoder). NaN where there is no such stage.
     """
+    names = [name for name in STAGES if name in names]
     gaps = np.array([stage_gap(name, outputs, strength) for name in names])
     there = ~np.isnan(gaps)
     shown = np.where(there, gaps, 0.0)

@@ -90,7 +90,7 @@ def printed(table: Dataset, which: str) -> Table:
     for k in table.strength.values.tolist():
         for classes in table.outputs.values.tolist():
             row = table.sel(strength=k, outputs=classes)
-            shown.add_row(f"{k:g}", f"{classes:g}", *(_number(float(row[name]), digits) for name in headings))
+            shown.add_row(f"{k:.12g}", f"{classes:.12g}", *(_number(float(row[name]), digits) for name in headings))
         shown.add_section()
     return shown
 
