@@ -53,8 +53,8 @@ def time_scales(
         settings: the rules.
 
     Returns:
-        ``seeds``; the estimator of ``information`` and its settings; ``fit`` and ``generalise``, a step for each seed; and in ``declines`` for every curve, by its name
-        and layer (none for the loss), ``onset`` and ``end``.
+        ``seeds``; ``fit`` and ``generalise``, a step for each seed; the estimator of ``information`` with its settings;
+        and in ``declines`` for every curve, by its name and layer (none for the loss), ``onset`` and ``end``.
     """
     fit = [first(curve, settings.fitted) for curve in _seeds(training.train_accuracy)]
     found: dict[str, Any] = {

@@ -110,9 +110,8 @@ def measured(compute: Compute) -> Work:
 def train(run: Run, workers: int) -> Work:
     """Updates of every seed, and the images whose loss is looked at."""
     settings, (operations, calls) = run.settings.train, _passes(run)
-    update = Work(UPDATE * operations * min(settings.batch_size, run.images.train), calls + OVERHEAD).times(
-        settings.iterations
-    )
+    batch = min(settings.batch_size, run.images.train)
+    update = Work(UPDATE * operations * batch, calls + OVERHEAD).times(settings.iterations)
     images = min(EVALUATION_IMAGES, run.images.train) + run.images.test
     looked_at = Work(operations * images, calls * images / EVALUATION_BATCH).times(evaluations(run))
     return _side_by_side(update + looked_at, run.seeds, workers) + Work(starts=1)

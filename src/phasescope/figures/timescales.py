@@ -31,8 +31,9 @@ _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
 def time_scales(results: Mapping[str, Results]) -> Drawing:
     """Accuracy, test loss, I(T;X), I(T;Y) and complexity over iterations, a stack of panels for every run.
 
-    Information is that of the last hidden layer that is kept, between its bounds and below ln n and H(Y), which are dashed; the linear mapping number that from the first. Upright
-    lines stand at the median over those seeds in which there is such a step.
+    Information is that of the last hidden layer that is kept, between its bounds and below ln n and H(Y), which are
+    dashed; the linear mapping number is that from the first. Upright lines stand at the median over those seeds in which
+    there is such a step.
 
     Args:
         results: runs with ``training``, ``times`` and ``information``.
@@ -63,7 +64,7 @@ def time_scales(results: Mapping[str, Results]) -> Drawing:
         Line2D([], [], **_TRAIN, label="training samples"),
         Line2D([], [], **_TEST, label="test samples"),
         *(Line2D([], [], **look, label=name) for name, look, _ in SHOWN.values()),
-        Patch(color=BLACK, alpha=0.2, linewidth=0, label="between bounds (nat); seeds"),
+        Patch(color=BLACK, alpha=0.2, linewidth=0, label="bounds; spread of seeds"),
         *(Line2D([], [], **look, linewidth=0.9, label=words) for words, look in _MARKS.values()),
     ]
     legend(figure, handles)
@@ -113,11 +114,8 @@ def two_phases(results: Mapping[str, Results]) -> Drawing:
 def last_hidden(informed: Dataset) -> str:
     """What the last layer reads, if that is kept; else the first of the taps that is neither softmax nor logits."""
     layers = [str(layer) for layer in informed.layer.values]
-    return (
-        "predense"
-        if "predense" in layers
-        else next((layer for layer in layers if layer not in ("softmax", "logits")), layers[0])
-    )
+    hidden = [layer for layer in layers if layer not in ("softmax", "logits")]
+    return "predense" if "predense" in hidden else (hidden or layers)[0]
 
 
 def _known(result: Results) -> tuple[Dataset, Dataset]:

@@ -115,8 +115,8 @@ def hidden_layers(network: Network, taps: Sequence[str], embedded: torch.Tensor)
     """The first hidden layer, and those of the taps from which on the network is not linear; none if it is altogether.
 
     The first hidden layer is what the first nonlinearity gives, or the smallest module around it that all of the
-    network's input passes, such as a residual block; where the network is linear from there on, as behind the only block
-    of a transformer, what is embedded.
+    network's input passes, such as a residual block; where the network is linear from there on, as behind the only
+    block of a transformer, what is embedded.
     """
     path = next(iter(pre_activations(network, embedded[:1])), None)
     if path is None:

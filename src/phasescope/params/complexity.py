@@ -24,5 +24,5 @@ class ComplexitySettings(Section):
     points: Annotated[int, Field(ge=2, le=10**6)] = 256
     #: local-complexity: directions around each point (at most as many as an input has dimensions).
     directions: Annotated[int, Field(ge=1, le=4096)] = 25
-    #: local-complexity: how far the vertices are, as a share of the mean distance of these training samples from their mean.
+    #: local-complexity: how far the vertices are, as a share of the mean distance of these samples from their mean.
     radius: Annotated[float, Field(gt=0, le=100)] = 0.05
