@@ -32,8 +32,8 @@ def time_scales(results: Mapping[str, Results]) -> Drawing:
     """Accuracy, test loss, I(T;X), I(T;Y) and complexity over iterations, a stack of panels for every run.
 
     Information is that of the last hidden layer that is kept, between its bounds and below ln n and H(Y), which are
-    dashed; the linear mapping number is that from the first. Upright lines stand at the median over those seeds in which
-    there is such a step.
+    dashed; the linear mapping number is that from the first. Upright lines stand at the median over those seeds in
+    which there is such a step.
 
     Args:
         results: runs with ``training``, ``times`` and ``information``.
