@@ -288,6 +288,14 @@ def test_the_first_hidden_layer_is_the_smallest_module_that_all_passes():
     assert parts.hidden_layers(model, [], images()) == ["blocks.0"]
 
 
+def test_behind_the_only_block_of_a_transformer_all_is_linear_so_what_is_embedded_counts():
+    """From the block on only the last position and the head are left: the number would be 1 at every step."""
+    model = zoo.build(ModelSettings(name="transformer-1"), channels=14, resolution=1, classes=7).eval()
+    embedded = parts.embed(model, torch.eye(14)[:3].view(3, 14, 1, 1))
+    assert parts.hidden_layers(model, ["softmax", "logits", "predense", "blocks.0"], embedded) == ["embed"]
+    assert "linear from there on" in parts.why_not_hidden(model, "blocks.0", embedded)
+
+
 # --- together
 
 

@@ -12,9 +12,8 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
-from phasescope import stage
+from phasescope import phases, stage, timescales
 from phasescope.errors import UserError
-from phasescope.phases import table
 from phasescope.progress import Progress, wide_console
 from phasescope.stage import guarded
 from phasescope.store.adopt import addresses
@@ -35,7 +34,7 @@ def main() -> None:
 
 @app.command()
 def show(project: Project = Path()) -> None:
-    """Print the phases of all runs as a table, and where the figures are."""
+    """Print the phases and the time scales of all runs as tables, and where the figures are."""
     sys.exit(guarded(lambda: _show(project)))
 
 
@@ -124,13 +123,13 @@ def _budget(project: Path) -> None:
 
 
 def _show(project: Path) -> None:
-    results = stage.phases(project)
-    try:
-        shown = table(results)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise stage.damaged(project / stage.METRICS) from None
     console = wide_console()
-    console.print(shown)
+    for file, shown in ((stage.METRICS, phases.table), (stage.TIME_SCALES, timescales.table)):
+        results = stage.phases(project, file)
+        try:
+            console.print(shown(results))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise stage.damaged(project / file) from None
     figures = sorted((project / "figures").glob("*.svg"))
     if figures:
         console.print("figures:", *(str(path) for path in figures), highlight=False, soft_wrap=True, sep="\n  ")
