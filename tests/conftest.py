@@ -209,7 +209,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
 
 
+#: Files whose tests take longest: begun first, they leave short ones to share out at the end.
+LONGEST = ("test_pipeline.py", "test_sharing.py", "test_learning_phases.py", "test_budget.py", "test_raw.py")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     if not config.getoption("--slow"):
         skip = pytest.mark.skip(reason="takes minutes, or needs data that is not in the repository: run with --slow")
         for item in items:
