@@ -195,7 +195,8 @@ MODEL = "{source: feature-strength, outputs: 10, strength: 2, inputs: 100}"
         (
             "name: vgg8}",
             "name: f0}\n    decode: {decoders: [deconvolution]}",
-            "runs.small.decode.decoders: deconvolution is of images, and 'model' has none; leave it out",
+            "runs.small.decode.decoders: 'deconvolution' draws images, and the samples of 'model' are attributes; "
+            "choose another",
         ),
         (
             "name: vgg8}",

@@ -63,9 +63,6 @@ def _undecodable_taps(settings: Settings) -> Iterator[str]:
             )
             continue
         channels, resolution = settings.datasets[run.dataset].image
-        if settings.datasets[run.dataset].source == "feature-strength":
-            yield f"runs.{name}.decode.decoders: deconvolution is of images, and {run.dataset!r} has none; leave it out"
-            continue
         with torch.device("meta"):
             network = _network(settings, run)
             for tap in [tap for tap in kept if tap in (run.decode.trained_taps or kept)]:
