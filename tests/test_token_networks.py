@@ -401,10 +401,8 @@ figures: {formats: [svg], dpi: 40}
 
 def test_every_stage_takes_pairs_of_tokens(tmp_path):
     project = new_project(tmp_path / "project", PARAMS)
-    stages = [("resolve",), ("prepare", "sums"), *itertools.product(PER_RUN, ("mlp", "one", "two"))]
-    scripts = "\n".join(
-        " ".join((f"stages/{name}.py", *key)) for name, *key in [*stages, ("phases",), ("theory",), ("figures",)]
-    )
+    stages = [("resolve",), ("theory",), ("prepare", "sums"), *itertools.product(PER_RUN, ("mlp", "one", "two"))]
+    scripts = "\n".join(" ".join((f"stages/{name}.py", *key)) for name, *key in [*stages, ("phases",), ("figures",)])
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUN_ALL], input=scripts, cwd=project.path, capture_output=True, text=True
     )
