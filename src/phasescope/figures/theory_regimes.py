@@ -97,8 +97,8 @@ def _map(axes: Axes, here: Dataset, own: Sequence[float], at: Sequence[int]) -> 
     axes.set_ylim(outputs[0], outputs[-1])
     axes.grid(visible=False)
     free = np.ones(codes.shape, bool)
-    for one, l in zip(own, at, strict=True):  # noqa: E741
-        free[np.abs(outputs - l).argmin(), np.abs(np.log(rate / one)).argmin()] = False
+    for one, classes in zip(own, at, strict=True):
+        free[np.abs(outputs - classes).argmin(), np.abs(np.log(rate / one)).argmin()] = False
     present = np.unique(codes).tolist()
     for code in present:
         regions, count = connected(codes == code)
@@ -138,11 +138,11 @@ def _edges(axes: Axes, here: Dataset) -> None:
 def _map_rows(here: Dataset, noise: float, strength: float) -> list[Row]:
     """A row for every parameter set; whether step 1 is near the first minimum where the decoder reads exactly."""
     names, known = {"noise": noise, "strength": strength}, list(map(_named, _REGIMES))
-    resolved = here.map_resolved.values.astype(int)
+    outputs, rates, resolved = (here[name].values.tolist() for name in ("map_outputs", "map_rate", "map_resolved"))
     return [
-        {**names, "outputs": l, "rate": rate, "phases": known[code]} | ({} if noise else {"resolved": int(near)})
-        for l, line, line_near in zip(here.map_outputs.values.tolist(), _codes(here), resolved, strict=True)  # noqa: E741
-        for rate, code, near in zip(here.map_rate.values.tolist(), line, line_near, strict=True)
+        {**names, "outputs": outputs[line], "rate": rates[place], "phases": known[code]}
+        | ({} if noise else {"resolved": int(resolved[line][place])})
+        for (line, place), code in np.ndenumerate(_codes(here))
     ]
 
 

@@ -52,7 +52,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "map_constant": ("there is a constant phase",),
     "map_fall": ("R falls",),
     "map_rise": ("R rises after its minimum",),
-    "map_resolved": ("R is at most twice its minimum at step 1",),
+    "map_resolved": ("R is at most twice its first minimum at step 1, which is not beyond the bump",),
     "corollary_rate": ("λ·d above which Corollary 4's interval is empty",),
     "resolved_rate": ("λ·d above which step 1 leaps over the first minimum",),
     "rise_rate": ("λ·d above which step 1 leaps over the second minimum",),

@@ -40,8 +40,8 @@ def regimes(
         UserError: for a value that is not allowed.
     """
     axes = {"strength": np.asarray(strengths), "map_outputs": np.asarray(outputs), "map_rate": np.asarray(rates)}
-    k, l, rate = (grid.ravel() for grid in np.meshgrid(*axes.values(), indexing="ij"))  # noqa: E741
-    model = FeatureStrength(l, k, l, rate / l)
+    strong, classes, rate = (grid.ravel() for grid in np.meshgrid(*axes.values(), indexing="ij"))
+    model = FeatureStrength(classes, strong, classes, rate / classes)
     lengths = tuple(map(len, axes.values()))
     maps: dict[str, list[Array]] = {phase: [] for phase in PHASES}
     for noise in noises:
@@ -49,9 +49,11 @@ def regimes(
         for phase in PHASES:
             maps[phase].append(found[phase].values.reshape(lengths))
         if noise == noises[0]:
-            first = reconstruction.optimal(found.gap.sel(step=1).values, l, k)
-            before = ~(found.gap.sel(step=1).values > extrema.bump(l, k))  # with two classes there is no bump
-            resolved = (before & (first <= 2 * reconstruction.floor(l, k))).reshape(lengths)
+            first = reconstruction.optimal(found.gap.sel(step=1).values, classes, strong)
+            before = ~(
+                found.gap.sel(step=1).values > extrema.bump(classes, strong)
+            )  # with two classes there is no bump
+            resolved = (before & (first <= 2 * reconstruction.floor(classes, strong))).reshape(lengths)
     variables = {f"map_{phase}": (("noise", *axes), np.stack(values)) for phase, values in maps.items()}
     variables["map_resolved"] = (tuple(axes), resolved)
     edges = boundaries(axes["map_outputs"], axes["strength"][:, None], int(increasing_steps(steps)[-1]))
@@ -77,14 +79,14 @@ def boundaries(outputs: Numbers, strength: Numbers, last: int, growth: float = 2
         last: step.
         growth: c_f > 1 of Corollary 4.
     """
-    l, k = floats(outputs, strength)  # noqa: E741
-    step = 2 * l**2 / (k + 1)  # λ d of a first step of length 1
-    second = (l - 1) / (k - 1)
+    classes, strong = floats(outputs, strength)
+    step = 2 * classes**2 / (strong + 1)  # λ d of a first step of length 1
+    second = (classes - 1) / (strong - 1)
     found = {
-        "corollary_rate": 2 * l * (growth - 1) / (k + 1),
-        "resolved_rate": step * np.sqrt(2 * (1 + k**2) / (k**2 * l)),
+        "corollary_rate": 2 * classes * (growth - 1) / (strong + 1),
+        "resolved_rate": step * np.sqrt(2 * (1 + strong**2) / (strong**2 * classes)),
         "rise_rate": np.where(second > 1, step * np.log(np.maximum(second, 1)), np.nan),
-        "time_rate": clock.milestones(l, k).second_minimum / last,
+        "time_rate": clock.milestones(classes, strong).second_minimum / last,
     }
-    shape = np.broadcast_shapes(l.shape, k.shape)
+    shape = np.broadcast_shapes(classes.shape, strong.shape)
     return {name: np.broadcast_to(values, shape) for name, values in found.items()}
