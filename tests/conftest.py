@@ -43,6 +43,7 @@ activations: {taps: [logits, predense], train_samples: 100, test_samples: 50}
 distributions: {bins: 5, fixed: [0], selective: 1}
 complexity: {line_samples: 4, points: 3}
 phases: {resamples: 20}
+theory: {feature_strength: {compared_outputs: [10], compared_strengths: [2.0], map_points: 8}}
 figures: {formats: [png], dpi: 40}
 """
 
@@ -210,7 +211,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 #: Files whose tests take longest: begun first, they leave short ones to share out at the end.
-LONGEST = ("test_pipeline.py", "test_sharing.py", "test_learning_phases.py", "test_budget.py", "test_raw.py")
+LONGEST = ("test_pipeline.py", "test_sharing.py", "test_budget.py", "test_raw.py")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -32,6 +32,8 @@ train:
 activations:
   taps: [logits, predense]
 complexity: {line_samples: 4, points: 3}
+theory:
+  feature_strength: {compared_outputs: [10], compared_strengths: [2.0], map_points: 8}
 transfer:
   ink: {run: alpha, dataset: digits, labels: [ink]}
 figures:

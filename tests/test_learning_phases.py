@@ -24,6 +24,8 @@ from phasescope.store.datasets import write_dataset
 from phasescope.store.run import StoredRun
 from phasescope.training import train
 
+pytestmark = pytest.mark.slow  # .ci/run runs them
+
 SETTINGS = read(Path(__file__).parents[1] / "params.yaml")
 TWO = Compute("cpu", threads=1, workers=2)
 

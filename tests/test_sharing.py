@@ -163,10 +163,11 @@ def test_a_part_of_a_project_is_enough_for_reading(site, made, monkeypatch):
 
     bob = site.bob()
     site.follow(bob, site.each, block(PART, 0))
-    assert present(bob) == ["figures", "metrics", "runs"]
-    assert contents(bob.path / "runs") == {
-        f"beta/train/{name}": content for name, content in contents(made.path / "runs" / "beta" / "train").items()
-    }
+    assert present(bob) == ["figures", "metrics", "results", "runs"]
+    for folder, output in (("runs", "beta/train"), ("results", "beta/training")):
+        assert contents(bob.path / folder) == {
+            f"{output}/{name}": content for name, content in contents(made.path / folder / output).items()
+        }
 
     whole = xr.open_zarr(made.path / "runs" / "beta" / "activations" / "arrays.zarr").load()
     cyd = site.bob("cyd")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox
 from xarray import DataArray, Dataset
 
@@ -163,7 +164,7 @@ def _settle(figure: Figure) -> None:
 
     The solver's last digits depend on memory addresses; SVG names its clip paths by a hash of them.
     """
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    # Not the figure's own engine: with one, even "none", matplotlib draws twice for every file.
+    ConstrainedLayoutEngine().execute(figure)
     for axes in figure.axes:
         axes.set_position(Bbox(axes.get_position(original=True).get_points().round(4)))
