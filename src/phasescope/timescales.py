@@ -36,6 +36,8 @@ DECLINES = {
     "local_complexity": "local complexity",
 }
 
+NONE = "none"
+
 #: What I(T;X) depends on besides the layer.
 RESOLUTION = ("part", "samples", "draw_seed", "noise", "variance", "bins", "components", "bin_width", "bits")
 
@@ -133,8 +135,12 @@ def frame(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    """When what happens, in 100 columns: the median over the seeds in which it does, and in how many."""
+    """When what happens, in 100 columns: the median over the seeds in which it does, and in how many.
+
+    Networks have many layers: those of which a complexity declines in no seed are left out.
+    """
     shown = Table(box=box.SIMPLE_HEAD, padding=0, title="time scales, in iterations", title_justify="left")
+    shown.caption, shown.caption_justify = "complexity: layers in which it declines", "left"
     shown.add_column("run", overflow="fold")
     shown.add_column("what", overflow="fold")
     shown.add_column("layer", overflow="fold")
@@ -147,6 +153,8 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
             steps = found[name]
             shown.add_row(run if place == 0 else "", told, "", _median(steps), "", _count(steps, seeds))
         for one in found["declines"]:
+            if one["curve"] in ("linear_mapping_number", "local_complexity") and _median(one["onset"]) == NONE:
+                continue
             what = DECLINES[one["curve"]]
             shown.add_row(
                 "", what, one["layer"], _median(one["onset"]), _median(one["end"]), _count(one["onset"], seeds)
@@ -157,7 +165,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def _median(steps: Steps) -> str:
     there = [step for step in steps if step is not None]
-    return f"{np.median(there):.0f}" if there else "none"
+    return f"{np.median(there):.0f}" if there else NONE
 
 
 def _count(steps: Steps, seeds: int) -> str:

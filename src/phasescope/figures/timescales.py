@@ -56,7 +56,11 @@ def time_scales(results: Mapping[str, Results]) -> Drawing:
             total = bent.total_complexity.sel(part="train")
             Curve.of(total).draw(neurons, rows, named(run, "", "local complexity"), **_NEURONS)
         for axes in stack:
-            _mark(axes, result)
+            if axes.has_data():
+                _mark(axes, result)
+            else:  # no nonlinearity, or not asked for
+                axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center", color=GREY)
+                axes.set_yticks([])
             step_axis(axes, informed.step.values)
         heading(accuracy, run, f"information of {layer}, {informed.estimator.item()}")
         label([stack], ("accuracy", "test loss", "nat", "linear\nmapping no.", "local\ncomplexity"))
