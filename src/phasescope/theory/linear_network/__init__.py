@@ -1,1 +1,1 @@
-"""The two-layer linear network on one-dimensional data (Xu & Ziyin, 2025): when features are learned, solved exactly."""
+"""The two-layer linear network of Xu & Ziyin (2025), solved exactly: when a network learns features, and how."""

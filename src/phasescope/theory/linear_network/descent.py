@@ -5,8 +5,8 @@ A step is p_i → (1 + η̄g) p_i, q_i → (1 − η̄g) q_i, and so, with s = u
     s → (1 + η̄²g²) s + g V/2,   V → (1 + η̄²g²) V + 8η̄²g s,   R → (1 − η̄²g²) R,   g = κγ(B − Aγs),
 
 whatever the width. PQ and R, which the flow conserves, shrink, PQ by the factor (1 − η̄²g²)² at each step. Gradient
-descent ends that, for g → 0. Where the gradients of batches differ at the solution, as with noise in the labels, it goes
-on until PQ and R are zero: noise balances the layers, and aligns them.
+descent ends that, for g → 0. Where the gradients of batches differ at the solution, as with noise in the labels, it
+goes on until PQ and R are zero: noise balances the layers, and aligns them.
 """
 
 from typing import NamedTuple

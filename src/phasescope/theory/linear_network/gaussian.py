@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from phasescope.theory.arrays import Array, Numbers, floats
+from phasescope.theory.arrays import Array, Numbers, floats, require
 from phasescope.theory.linear_network.model import LinearNetwork
 
 
@@ -27,10 +27,22 @@ class Draw(NamedTuple):
     overlap: Array
 
 
-def draw(width: int, seed: int) -> Draw:
-    """Of d units; the same vectors serve all variances."""
-    output, input_ = np.random.default_rng(seed).standard_normal((2, width))
-    return Draw(output @ output, input_ @ input_, output @ input_)
+def draw(width: Numbers, seed: int, count: int = 1) -> Draw:
+    """Of so many pairs of vectors of d numbers, (count, …) of the widths (…).
+
+    The three numbers are drawn, not the vectors: |z_u|² is chi-squared with d degrees of freedom, z_u·z_w is |z_u|
+    times a normal number g, and |z_w|² is g² and a chi-squared number with d − 1.
+
+    Raises:
+        UserError: for a width that is no whole number of at least 1.
+    """
+    (width,) = floats(width)
+    require("width", width, (width >= 1) & (width == np.floor(width)), "a whole number of at least 1")
+    rng = np.random.default_rng(seed)
+    shape = (count, *width.shape)
+    output_square, rest = (2 * rng.standard_gamma(freedom / 2, shape) for freedom in (width, width - 1))
+    along = rng.standard_normal(shape)
+    return Draw(output_square, along**2 + rest, np.sqrt(output_square) * along)
 
 
 def limit(width: Numbers) -> Draw:

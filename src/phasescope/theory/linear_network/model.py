@@ -6,8 +6,8 @@ learning rates η_u and η_w of the two layers, η̄ = √(η_u η_w), and
 
     p_i = √η_w u_i + √η_u w_i,   q_i = √η_w u_i − √η_u w_i,
 
-gradient flow is p_i' = η̄ g p_i and q_i' = −η̄ g q_i with one g = κγ(B − Aγ u·w) for all units. So P = Σ p_i² and Q = Σ q_i²
-determine everything, together with R = Σ p_i q_i = η_w|u|² − η_u|w|², which is conserved, as PQ is.
+gradient flow is p_i' = η̄ g p_i and q_i' = −η̄ g q_i with one g = κγ(B − Aγ u·w) for all units. So P = Σ p_i² and
+Q = Σ q_i² determine everything, together with R = Σ p_i q_i = η_w|u|² − η_u|w|², which is conserved, as PQ is.
 """
 
 from collections.abc import Mapping
@@ -104,7 +104,7 @@ class LinearNetwork:
 
     @property
     def slope(self) -> Array:
-        """b = B/A, the slope that the output tends to."""
+        """B = B/A, the slope that the output tends to."""
         return np.asarray(self.target_moment / self.input_moment)
 
     @property

@@ -8,6 +8,7 @@ the first exponent from features, the second from the initial kernel. f(0) ~ d^�
 """
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,7 +76,7 @@ class Exponents:
     @property
     def output(self) -> Array:
         """φ, of f(0), which has to be at most 0 for an output that is bounded."""
-        return 0.5 - self.output_scale - (self.output_variance + self.input_variance) / 2
+        return np.asarray(0.5 - self.output_scale - (self.output_variance + self.input_variance) / 2)
 
     @property
     def training(self) -> Array:
@@ -97,23 +98,35 @@ class Exponents:
             setting: of `LinearNetwork`, what does not depend on the width.
         """
         (width,) = floats(width)
-        scales = {name: width ** -np.asarray(exponent) for name, exponent in vars(self).items()}
-        variances = scales.pop("output_variance"), scales.pop("input_variance")
+        scales: dict[str, Any] = {name: width ** -np.asarray(exponent) for name, exponent in vars(self).items()}
         scales |= {name: rate * scales[name] for name in ("output_rate", "input_rate")}
-        return network(drawn, *variances, **scales, **setting)
+        return network(drawn, **scales, **setting)
 
 
-#: Parametrisations by the names they go by.
+#: Parametrisations by the names they go by; SP is the standard one, variances 1 over the inputs of a layer.
 PARAMETRISATIONS = {
     "NTK": Exponents(0.5, 0, 0),
     "mean field": Exponents(1, 0, 0, -1, -1),
-    "standard, rate 1/d": Exponents(0, 1, 0, 1, 1),
+    "SP, rate 1/d": Exponents(0, 1, 0, 1, 1),
     "Xavier": Exponents(0, 1, 1),
     "μP": Exponents(0, 2, 0, 1, -1),
-    "small initialisation": Exponents(0, 1.5, 1.5),
-    "large initialisation": Exponents(0, 0.5, 0.5, 0.5, 0.5),
+    "small weights": Exponents(0, 1.5, 1.5),
+    "large weights": Exponents(0, 0.5, 0.5, 0.5, 0.5),
     "unequal rates": Exponents(0, 1, 1, -0.5, 0.5),
 }
+
+
+class Reduced(NamedTuple):
+    """The two exponents that phases depend on, of the five: δ_F = −Y, δ_K = 1 − X − Y, and ρ ~ d^(1 − X)."""
+
+    scale: Array  #: X = cγ + min(cu − (eu − ew)/2, cw + (eu − ew)/2)
+    rate: Array  #: Y = cγ + (eu + ew)/2
+
+
+def reduced(exponents: Exponents) -> Reduced:
+    """Where a scaling is on the map of all of them."""
+    rate = -exponents.feature
+    return Reduced(1 - rate - exponents.kernel, rate)
 
 
 def placed(

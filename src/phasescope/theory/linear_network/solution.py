@@ -5,7 +5,7 @@ With P = P(0) ξ and Q = Q(0)/ξ the flow is a Riccati equation, ξ' = a0 + a1 �
     a0 = κAγ²Q(0)/2,   a1 = 2κη̄γB,   a2 = κAγ²P(0)/2,   D = √(a1² + 4 a0 a2),   E = e^(−Dt),
     ξ = N/M,   N = (D + a1) + (D − a1) E + 2 a0 (1 − E),   M = (D − a1) + (D + a1) E + 2 a2 (1 − E).
 
-No term of N and M is negative, so that nothing cancels. D is the rate at which learning ends, and 1/D the time constant.
+No term of N and M is negative, so that nothing cancels. D is the rate at which learning ends, 1/D the time constant.
 With ρ = γ√(PQ)/(2η̄) and G = (PQ − R²)/(4η̄²) = |u|²|w|² − (u·w)², both conserved, the slope f tells everything else:
 
     b − f = (b − f(0)) · 4 D² E/(N M),   K = 2η̄γ √(f² + ρ²),   |u||w| = √(f²/γ² + G),   ζ = f/(γ|u||w|),
@@ -134,8 +134,8 @@ def _course(network: LinearNetwork, times: Array) -> tuple[Array, Array, Array]:
     left, gone, still = np.exp(-clock), np.where(fall > 0, -np.expm1(-clock), times), np.where(fall > 0, 0.0, 2.0)
     above = up + down * left + still + 2 * _product(half * network.minus, gone)
     below = down + up * left + still + 2 * _product(half * network.plus, gone)
-    shares = _product(np.asarray(network.plus), _over(above, below)), _product(np.asarray(network.minus), _over(below, above))
-    return _product(left, 4 * _over(fall, above) * _over(fall, below)), *shares
+    plus, minus = _product(network.plus, _over(above, below)), _product(network.minus, _over(below, above))
+    return _product(left, 4 * _over(fall, above) * _over(fall, below)), plus, minus
 
 
 def _spread(network: LinearNetwork, time: ArrayLike) -> tuple[LinearNetwork, Array]:
@@ -154,10 +154,10 @@ def _output(network: LinearNetwork, difference: Array) -> Array:
     return network.output_scale * difference / (4 * network.rate)
 
 
-def _product(first: Array, second: Array) -> Array:
+def _product(first: Numbers, second: Numbers) -> Array:
     """The product, in which zero times infinity is zero."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.where(first == 0, 0.0, first * second)
+        return np.where(np.equal(first, 0), 0.0, np.multiply(first, second))
 
 
 def _over(first: Array, second: Numbers) -> Array:

@@ -42,7 +42,7 @@ def _sigmoid(z: Array) -> tuple[Array, Array]:
     return value, (1 - value**2) / 2
 
 
-#: φ(z) and φ'(z) by name. The sigmoid is centred, 2σ(z) − 1: where all units start near ½, their sum is all of the kernel.
+#: φ(z) and φ'(z) by name. The sigmoid is centred, 2σ(z) − 1, for units near ½ would make up all of the kernel.
 ACTIVATIONS: dict[str, Callable[[Array], tuple[Array, Array]]] = {
     "linear": _linear,
     "relu": _relu,
@@ -50,6 +50,16 @@ ACTIVATIONS: dict[str, Callable[[Array], tuple[Array, Array]]] = {
     "swish": _swish,
     "sigmoid": _sigmoid,
 }
+
+
+def mean_slope(activation: str) -> float:
+    """M, the mean of φ' on both sides of zero.
+
+    On inputs as often x as −x, and as far as weights are small where φ bends, the network learns a line as the linear
+    one does with γm for γ: a unit sees the errors on both sides of zero, with the slopes of each.
+    """
+    tiny = np.array([-1.0, 1.0]) * np.finfo(float).tiny
+    return float(ACTIVATIONS[activation](tiny)[1].mean())
 
 
 class Weights(NamedTuple):
@@ -61,12 +71,14 @@ class Weights(NamedTuple):
     @property
     def alignment(self) -> Array:
         """ζ = u·w/(|u||w|), (…)."""
-        return (self.output * self.input).sum(-1) / self.norm
+        with np.errstate(over="ignore", invalid="ignore"):
+            return (self.output * self.input).sum(-1) / self.norm
 
     @property
     def norm(self) -> Array:
         """N = |u||w|, (…)."""
-        return np.linalg.norm(self.output, axis=-1) * np.linalg.norm(self.input, axis=-1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.linalg.norm(self.output, axis=-1) * np.linalg.norm(self.input, axis=-1)
 
 
 def gaussian(width: int, deviation: float, alignment: float, seed: int) -> Weights:
@@ -84,7 +96,7 @@ def train(
     steps: ArrayLike,
     scale: float = 1.0,
 ) -> Weights:
-    """The weights at the given steps, (step, unit) each.
+    """The weights at the given steps, (step, unit) each; infinite or NaN where training diverges.
 
     Args:
         activation: of `ACTIVATIONS`.
@@ -104,10 +116,12 @@ def train(
     output, input_ = weights
     pull, done = learning_rate * scale / len(inputs), 0
     found = Weights(*(np.empty((len(numbers), len(output))) for _ in weights))
-    for place, step in enumerate(numbers.tolist()):
-        for _ in range(step - done):
-            values, slopes = apply(np.multiply.outer(input_, inputs))
-            missing = targets - scale * (output @ values)
-            output, input_ = output + pull * (values @ missing), input_ + pull * output * (slopes @ (missing * inputs))
-        found.output[place], found.input[place], done = output, input_, step
+    with np.errstate(over="ignore", invalid="ignore"):
+        for place, step in enumerate(numbers.tolist()):
+            for _ in range(step - done):
+                values, slopes = apply(np.multiply.outer(input_, inputs))
+                missing = targets - scale * (output @ values)
+                pulled = slopes @ (missing * inputs)
+                output, input_ = output + pull * (values @ missing), input_ + pull * output * pulled
+            found.output[place], found.input[place], done = output, input_, step
     return found
