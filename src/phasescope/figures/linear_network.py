@@ -30,7 +30,7 @@ _PHASES = {
 }
 #: What the regions are called, and where.
 _NAMES = (
-    ("frozen\nkernel", 0.72, 1.1),
+    ("frozen\nkernel", 0.72, 1.2),
     ("frozen\nrich", 1.5, 0.8),
     ("unstable\nkernel", 0.35, -0.27),
     ("unstable\nrich", 1.5, -0.27),
@@ -139,15 +139,16 @@ def phases(solved: Dataset) -> Drawing:
     mesh = right.pcolormesh(scale, rate, shown, norm=norm, cmap="cividis", shading="nearest", rasterized=True)
     figure.colorbar(mesh, ax=right, label=f"$K/K(0)$ after {steps} steps", shrink=0.9)
     heading(left, "theory, $d$ → ∞")
-    heading(right, f"gradient descent, $d$ = {width:,}".replace(",", "\u2009"))
+    units = f"{width:,}".replace(",", "\u2009")
+    heading(right, f"trained, $d$ = {units}")
     for axes in (left, right):
         axes.plot(scale, np.maximum(0, 1 - scale), color=BLACK, linewidth=1.2)
         axes.axvline(1, color=BLACK, linewidth=1, linestyle="--")
         axes.set_xlim(scale[0], scale[-1])
         axes.set_ylim(rate[0], rate[-1])
         axes.grid(visible=False)
-        axes.set_xlabel("$X$:  output scale × variance of weights ~ $d^{\\,-X}$")
-    left.set_ylabel("$Y$:  output scale × learning rate ~ $d^{\\,-Y}$")
+        axes.set_xlabel("$X$:  output scale × variance of weights ~ $d^{-X}$")
+    left.set_ylabel("$Y$:  output scale × learning rate ~ $d^{-Y}$")
     lines = [
         Line2D([], [], color=BLACK, linewidth=1.2, label="$D$ ~ 1: trains"),
         Line2D([], [], color=BLACK, linewidth=1, linestyle="--", label="ρ ~ 1: features"),

@@ -79,9 +79,9 @@ class LinearNetworkSettings(Section):
     activations: Annotated[list[Activation], Field(min_length=1), EACH_ONCE] = [
         *("linear", "relu", "leaky-relu", "swish", "sigmoid")
     ]
-    samples: Annotated[int, Field(ge=2, le=1000)] = 16
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.01
-    iterations: Annotated[int, Field(ge=1, le=100_000)] = 1024
+    samples: Annotated[int, Field(ge=2, le=1000)] = 8
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.005
+    iterations: Annotated[int, Field(ge=1, le=100_000)] = 2048
     seed: Annotated[int, Field(ge=0)] = 0
     #: σ of the weights of small and of large initialisation, and the correlation of the layers of the large one.
     small: Deviation = 0.02

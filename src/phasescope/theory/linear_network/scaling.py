@@ -110,8 +110,8 @@ PARAMETRISATIONS = {
     "SP, rate 1/d": Exponents(0, 1, 0, 1, 1),
     "Xavier": Exponents(0, 1, 1),
     "μP": Exponents(0, 2, 0, 1, -1),
-    "small weights": Exponents(0, 1.5, 1.5),
-    "large weights": Exponents(0, 0.5, 0.5, 0.5, 0.5),
+    "small init": Exponents(0, 1.5, 1.5),
+    "large init": Exponents(0, 0.5, 0.5, 0.5, 0.5),
     "unequal rates": Exponents(0, 1, 1, -0.5, 0.5),
 }
 
