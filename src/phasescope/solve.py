@@ -13,6 +13,7 @@ from phasescope.theory.feature_strength.model import FeatureStrength
 from phasescope.theory.feature_strength.regimes import PHASES, regimes
 from phasescope.theory.feature_strength.stages import stages
 from phasescope.theory.feature_strength.sweep import sweep
+from phasescope.theory.linear_network import labels as network_labels
 from phasescope.theory.linear_network import maps
 from phasescope.theory.linear_network import tables as network_tables
 from phasescope.theory.linear_network.courses import courses, even_inputs
@@ -105,6 +106,6 @@ def linear_network(settings: LinearNetworkSettings) -> Dataset:
         maps.phase_map(settings.map_points, settings.map_width, settings.map_steps, seed),
         maps.mechanism_map(settings.map_points, settings.tolerance),
     ]
-    found = merge(parts, combine_attrs="drop", join="exact", compat="equals")
+    found = network_labels.labelled(merge(parts, combine_attrs="drop", join="exact", compat="equals"))
     own = {name: getattr(settings, name) for name in ("map_width", "map_steps", "tolerance")}
     return found.assign_attrs(title="Two-layer linear network of Xu & Ziyin (2025)", **own)
