@@ -170,6 +170,12 @@ def test_extremes_end_where_they_must(target):
     assert solution.time_constant(LinearNetwork(1.0, 0.0, 0.0, target_moment=0.0)) == np.inf
 
 
+def test_layers_of_almost_nothing_have_an_alignment():
+    """While f is far below b, P and Q go as e^(±2t), and ζ as tanh 2t; f is 10⁻³⁹ there."""
+    found = solution.solve(LinearNetwork(4e-40, 4e-40, 0.0), [0.0, 0.1, 1.0, 5.0])
+    np.testing.assert_allclose(found.alignment, np.tanh([0, 0.2, 2, 10]), rtol=1e-12)
+
+
 def test_a_kernel_that_hardly_changes_is_known_to_the_last_digits():
     """K(∞)/K(0) − 1 of f(0) = 0 is b²/(2ρ²) there, far below the rounding of K."""
     network = LinearNetwork(4e20, 4e20, 0.0)
