@@ -91,6 +91,7 @@ def test_the_figures_are_on_the_page_of_plots_once_each_and_the_phases_are_metri
     names += ["information", "information-plane"]
     names += [f"linear-network-{name}" for name in ("alignment", "mechanisms", "phases")] + ["probes"]
     names += [f"theory-{name}" for name in ("curve", "figure-3", "figure-5", "phases", "regimes", "scaling")]
+    names += ["time-scales", "two-phases"]
     assert shown == sorted(f"{name}.png" for name in names)
     assert sorted(path.stem for path in (project.path / "figures").glob("*.svg")) == names
     assert '"constant_until"' in project.call("dvc", "metrics", "show", "--json")
