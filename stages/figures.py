@@ -4,7 +4,7 @@ import itertools
 
 from phasescope import provenance, stage
 from phasescope.errors import UserError
-from phasescope.figures import theory
+from phasescope.figures import linear_network, theory
 from phasescope.figures.all import draw
 from phasescope.figures.drawing import Results, save
 from phasescope.params.figures import FiguresJob
@@ -30,10 +30,11 @@ def main() -> None:
         results[name] = Results(
             job.datasets[name], phases=phases[name], times=times[name], transfers=transfers, **measures
         )
-    solved = read_theory(stage.THEORY / "feature-strength").load()
+    solved, network = (read_theory(stage.THEORY / model).load() for model in ("feature-strength", "linear-network"))
     with commit.scratch(stage.FIGURES) as scratch:
         losses = {run: results[run].loss.sel(layer="softmax") for run in job.solved}
-        for drawing in itertools.chain(draw(results, job), theory.draw(solved, losses, job.solved)):
+        of_theory = itertools.chain(theory.draw(solved, losses, job.solved), linear_network.draw(network))
+        for drawing in itertools.chain(draw(results, job), of_theory):
             save(drawing, scratch.path, job)
         scratch.commit("figures", job.model_dump())
 

@@ -15,7 +15,7 @@ from phasescope.params.figures import FiguresSettings
 from phasescope.params.information import InformationSettings
 from phasescope.params.phases import PhasesSettings
 from phasescope.params.probe import ProbeSettings
-from phasescope.params.theory import FeatureStrengthSettings
+from phasescope.params.theory import FeatureStrengthSettings, LinearNetworkSettings
 from phasescope.params.train import TrainSettings
 from phasescope.params.transfer import TransferSettings
 
@@ -45,6 +45,7 @@ def test_every_picture_and_page_that_is_linked_is_there():
         "docs/sharing.md",
         "docs/log.md",
         "docs/theory.md",
+        "docs/linear-network.md",
         "CONTRIBUTING.md",
     ):
         for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", (ROOT / document).read_text()):
@@ -64,7 +65,8 @@ def test_every_picture_and_page_that_is_linked_is_there():
         ("information", InformationSettings),
         ("complexity", ComplexitySettings),
         ("phases", PhasesSettings),
-        ("theory", FeatureStrengthSettings),
+        ("theory.feature_strength", FeatureStrengthSettings),
+        ("theory.linear_network", LinearNetworkSettings),
         ("figures", FiguresSettings),
     ],
 )

@@ -13,9 +13,9 @@ from conftest import BARE, ROOT
 from phasescope.cli import app
 from phasescope.errors import UserError
 from phasescope.params.settings import read, shares
-from phasescope.params.theory import FeatureStrengthSettings
+from phasescope.params.theory import FeatureStrengthSettings, LinearNetworkSettings
 from phasescope.schedule import checkpoint_steps
-from phasescope.solve import feature_strength
+from phasescope.solve import feature_strength, linear_network
 from phasescope.store.commit import write_file
 from phasescope.store.manifest import canonical
 from phasescope.store.run import read_theory
@@ -37,9 +37,10 @@ def solved() -> xr.Dataset:
 @pytest.fixture
 def project(tmp_path, params):
     shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    section = (
-        "theory: {feature_strength: {outputs: 4, inputs: 12, learning_rates: [0.5], iterations: 64, map_points: 8}}"
-    )
+    section = """theory:
+  feature_strength: {outputs: 4, inputs: 12, learning_rates: [0.5], iterations: 64, map_points: 8}
+  linear_network: {width: 20, iterations: 8, map_points: 3}
+"""
     for name, content in shares(read(params(f"{BARE}{section}\n"))).items():
         write_file(tmp_path / "configs" / name, canonical(content).encode())
     return tmp_path
@@ -49,26 +50,30 @@ def test_the_stage_keeps_what_the_library_gives(project, monkeypatch):
     command = [sys.executable, "stages/theory.py"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    target = project / "theory" / "feature-strength"
-    kept = read_theory(target).load()
     chosen = FeatureStrengthSettings(outputs=4, inputs=12, learning_rates=[0.5], iterations=64, map_points=8)
-    expected = feature_strength(chosen)
-    xr.testing.assert_equal(kept, expected)
-    assert kept.attrs == expected.attrs
-    # Any other reader opens it too, and finds what everything is.
-    plain = xr.open_zarr(target / "arrays.zarr").load()
-    xr.testing.assert_equal(plain, expected)
-    for name, variable in plain.variables.items():
-        assert variable.attrs["long_name"], name
-        assert variable.attrs["units"] in ("1", "iterations"), name
+    expected = {
+        "feature-strength": feature_strength(chosen),
+        "linear-network": linear_network(LinearNetworkSettings(width=20, iterations=8, map_points=3)),
+    }
+    target = project / "theory"
+    for model, wanted in expected.items():
+        kept = read_theory(target / model).load()
+        xr.testing.assert_equal(kept, wanted)
+        assert kept.attrs == wanted.attrs
+        # Any other reader opens it too, and finds what everything is.
+        plain = xr.open_zarr(target / model / "arrays.zarr").load()
+        xr.testing.assert_equal(plain, wanted)
+        for name, variable in plain.variables.items():
+            assert variable.attrs["long_name"], name
+            assert variable.attrs["units"] in ("1", "iterations", "1/iterations"), name
     # The same bytes again, and `verify` knows it.
-    before = (target / "manifest.json").read_bytes()
-    shutil.rmtree(target.parent)
+    before = [(target / model / "manifest.json").read_bytes() for model in expected]
+    shutil.rmtree(target)
     subprocess.run(command, cwd=project, check=True)
-    assert (target / "manifest.json").read_bytes() == before
+    assert [(target / model / "manifest.json").read_bytes() for model in expected] == before
     monkeypatch.chdir(project)
     told = CliRunner().invoke(app, ["verify", "--full", "theory"])
-    assert (told.exit_code, "all well in 1 directories" in told.stdout) == (0, True)
+    assert (told.exit_code, "all well in 2 directories" in told.stdout) == (0, True)
 
 
 # --- its numbers
@@ -211,6 +216,32 @@ def test_where_no_second_minimum_can_be_leapt_over_there_is_no_boundary():
 # --- mistakes
 
 WHERE = "theory.feature_strength"
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("width: 0", "width: expected a number of at least 1, got 0"),
+        (
+            "activations: [tanh]",
+            "activations[0]: unknown value 'tanh'; known: linear, relu, leaky-relu, swish, sigmoid",
+        ),
+        ("activations: [relu, relu]", "activations: relu is listed twice; got ['relu', 'relu']"),
+        ("learning_rate: 0", "learning_rate: expected a number above 0, got 0"),
+        ("small: 11", "small: expected a number of at most 10, got 11"),
+        ("alignment: 1.1", "alignment: expected a number of at most 1, got 1.1"),
+        ("widths: [100]", "widths: expected 2 or more entries, got [100]"),
+        ("widths: [100, 1.5]", "widths[1]: expected a whole number, got 1.5"),
+        ("map_points: 1", "map_points: expected a number of at least 2, got 1"),
+        ("tolerance: 0", "tolerance: expected a number above 0, got 0"),
+        ("d: 2", "d: unknown key 'd'; known: " + ", ".join(sorted(LinearNetworkSettings.model_fields))),
+    ],
+)
+def test_a_mistake_in_the_linear_network_is_told_in_one_line_with_its_place(params, given, line):
+    path = params(f"{BARE}theory: {{linear_network: {{{given}}}}}\n")
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert str(caught.value) == f"{path}: theory.linear_network.{line}"
 
 
 @pytest.mark.parametrize(

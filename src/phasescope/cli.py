@@ -2,7 +2,7 @@
 
 import secrets
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -67,11 +67,23 @@ def curve(
 
 @app.command()
 def theory(
-    outputs: Annotated[str, typer.Option(help="numbers of classes, l")] = "10,100,1000",
-    strengths: Annotated[str, typer.Option(help="strengths of strong samples, k")] = "2,3,5",
+    model: Annotated[str | None, typer.Argument(help="feature-strength or linear-network (default: both)")] = None,
+    outputs: Annotated[
+        str | None, typer.Option(help="feature-strength: numbers of classes, l", show_default="10,100,1000")
+    ] = None,
+    strengths: Annotated[
+        str | None, typer.Option(help="feature-strength: strengths of strong samples, k", show_default="2,3,5")
+    ] = None,
+    widths: Annotated[
+        str | None, typer.Option(help="linear-network: numbers of units, d", show_default="100, and so on to 1000000")
+    ] = None,
 ) -> None:
-    """Print where the error of the feature-strength model has its minima, its bump and its end, and when."""
-    sys.exit(guarded(lambda: _theory(outputs, strengths)))
+    """Print the tables of the models that are solved.
+
+    Where the error of the feature-strength model has its minima, its bump and its end, and when; and in which phase the
+    linear network is under the usual parametrisations, with networks of several widths beside the theory.
+    """
+    sys.exit(guarded(lambda: _theory(model, outputs, strengths, widths)))
 
 
 @app.command()
@@ -174,16 +186,37 @@ def _convergence(project: Path, tolerance: float, only: str | None) -> None:
         print(f"{name}: {found}")
 
 
-def _theory(outputs: str, strengths: str) -> None:
+def _theory(model: str | None, outputs: str | None, strengths: str | None, widths: str | None) -> None:
+    from phasescope.params.settings import unknown
     from phasescope.theory.feature_strength import tables
+    from phasescope.theory.linear_network import tables as network_tables
 
-    given = _numbers("outputs", outputs, "10,100", 10**6), _numbers("strengths", strengths, "2,3", 100)
-    console = wide_console()
-    console.print(tables.printed(tables.shape(*given), "shape"))
-    console.print(tables.printed(tables.times(*given), "times"))
+    first, second = models = ["feature-strength", "linear-network"]
+    if model not in (None, *models):
+        raise UserError(f"theory: {unknown(str(model), models, 'model')}")
+    for option, given, owner in (
+        ("outputs", outputs, first),
+        ("strengths", strengths, first),
+        ("widths", widths, second),
+    ):
+        if given is not None and model not in (None, owner):
+            raise UserError(f"--{option} is of the model {owner}: leave it out, or ask for that model")
+    classes = _numbers("outputs", outputs, tables.OUTPUTS, "10,100", 10**6)
+    strong = _numbers("strengths", strengths, tables.STRENGTHS, "2,3", 100)
+    units = _numbers("widths", widths, network_tables.WIDTHS, "100,10000", 10**12)
+    shown = []
+    if model != second:
+        shape, times = tables.shape(classes, strong), tables.times(classes, strong)
+        shown += [tables.printed(shape, "shape"), tables.printed(times, "times")]
+    if model != first:
+        shown += network_tables.printed(network_tables.parametrisations(units))
+    wide_console().print(*shown, sep="\n")
 
 
-def _numbers(option: str, text: str, example: str, most: float) -> list[float]:
+def _numbers(option: str, text: str | None, usual: Sequence[float], example: str, most: float) -> list[float]:
+    """What an option lists, or what is usual where it is not given."""
+    if text is None:
+        return [*usual]
     try:
         numbers = list(dict.fromkeys(map(float, text.split(","))))
     except ValueError:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from xarray import Dataset, merge
 
-from phasescope.params.theory import FeatureStrengthSettings
+from phasescope.params.theory import FeatureStrengthSettings, LinearNetworkSettings
 from phasescope.schedule import checkpoint_steps
 from phasescope.theory.feature_strength import reconstruction, tables
 from phasescope.theory.feature_strength.labels import labelled
@@ -13,6 +13,11 @@ from phasescope.theory.feature_strength.model import FeatureStrength
 from phasescope.theory.feature_strength.regimes import PHASES, regimes
 from phasescope.theory.feature_strength.stages import stages
 from phasescope.theory.feature_strength.sweep import sweep
+from phasescope.theory.linear_network import labels as network_labels
+from phasescope.theory.linear_network import maps
+from phasescope.theory.linear_network import tables as network_tables
+from phasescope.theory.linear_network.courses import courses, even_inputs
+from phasescope.theory.linear_network.training import gaussian
 
 #: Points of a curve over the gap, and how far it goes beyond the last second minimum, where e^−Δ is the scale.
 POINTS, BEYOND = 400, 5.0
@@ -79,3 +84,28 @@ def _over_outputs(shape: Dataset) -> Dataset:
     names = ("initial", "minimum", "bump", "final")
     found = (shape[[*names]] / shape.outputs).rename({name: f"scaling_{name}" for name in names})
     return found.rename(outputs="map_outputs")
+
+
+def linear_network(settings: LinearNetworkSettings) -> Dataset:
+    """The two-layer linear network of Xu & Ziyin (2025), and networks of other activations beside it.
+
+    Returns:
+        What `courses` gives, of small and of large initial weights; what `tables.parametrisations`,
+        `maps.phase_map` and `maps.mechanism_map` give. Width and steps of the map, and the tolerance of the mechanisms,
+        are in the attributes.
+    """
+    width, seed = settings.width, settings.seed
+    initial = {
+        "small": gaussian(width, settings.small, 0.0, seed),
+        "large": gaussian(width, settings.large, settings.alignment, seed),
+    }
+    inputs, steps = even_inputs(settings.samples), checkpoint_steps(settings.iterations)
+    parts = [
+        courses(initial, settings.activations, inputs, inputs, settings.learning_rate, steps),
+        network_tables.parametrisations(settings.widths, settings.draws, seed),
+        maps.phase_map(settings.map_points, settings.map_width, settings.map_steps, seed),
+        maps.mechanism_map(settings.map_points, settings.tolerance),
+    ]
+    found = network_labels.labelled(merge(parts, combine_attrs="drop", join="exact", compat="equals"))
+    own = {name: getattr(settings, name) for name in ("map_width", "map_steps", "tolerance")}
+    return found.assign_attrs(title="Two-layer linear network of Xu & Ziyin (2025)", **own)

@@ -67,7 +67,41 @@ class FeatureStrengthSettings(Section):
         return inputs
 
 
+Deviation = Annotated[float, Field(gt=0, le=10)]
+Activation = Literal["linear", "relu", "leaky-relu", "swish", "sigmoid"]
+
+
+class LinearNetworkSettings(Section):
+    """The two-layer linear network, and networks that are held to it."""
+
+    #: Units, data and training of the networks whose alignment is shown over time; they learn y = x.
+    width: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    activations: Annotated[list[Activation], Field(min_length=1), EACH_ONCE] = [
+        *("linear", "relu", "leaky-relu", "swish", "sigmoid")
+    ]
+    samples: Annotated[int, Field(ge=2, le=1000)] = 8
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.005
+    iterations: Annotated[int, Field(ge=1, le=100_000)] = 2048
+    seed: Annotated[int, Field(ge=0)] = 0
+    #: σ of the weights of small and of large initialisation, and the correlation of the layers of the large one.
+    small: Deviation = 0.02
+    large: Deviation = 0.1
+    alignment: Annotated[float, Field(ge=-1, le=1)] = 0.3
+    #: Widths at which the parametrisations are drawn, and how often.
+    widths: Annotated[list[Annotated[int, Field(ge=1, le=10**12)]], Field(min_length=2), EACH_ONCE] = [
+        *(100, 1000, 10_000, 100_000, 1_000_000)
+    ]
+    draws: Annotated[int, Field(ge=1, le=1000)] = 5
+    #: Of the map of the phases: values of each exponent, width of the networks, steps of gradient descent.
+    map_points: Annotated[int, Field(ge=2, le=200)] = 81
+    map_width: Annotated[int, Field(ge=1, le=10**12)] = 1_000_000
+    map_steps: Annotated[int, Field(ge=1, le=100_000)] = 256
+    #: ε of the mechanisms: changes of no more are none.
+    tolerance: Annotated[float, Field(gt=0, le=1)] = 0.05
+
+
 class TheorySettings(Section):
     """What is known of a model without training it."""
 
     feature_strength: FeatureStrengthSettings = FeatureStrengthSettings()
+    linear_network: LinearNetworkSettings = LinearNetworkSettings()

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from phasescope.theory.arrays import Array, Numbers, floats
 from phasescope.theory.feature_strength import extrema
-from phasescope.theory.feature_strength.model import Array, Numbers, floats
 from phasescope.theory.feature_strength.recursion import missing
 
 #: Gauss-Legendre on [0, 1]. The integrand is analytic within π/k of the real line, and panels are 1/k long: 12 digits.

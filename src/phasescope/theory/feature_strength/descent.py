@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import softmax
 
-from phasescope.theory.feature_strength.model import Array, FeatureStrength, increasing_steps, samples
+from phasescope.theory.arrays import Array, increasing_steps
+from phasescope.theory.feature_strength.model import FeatureStrength, samples
 
 
 def start(model: FeatureStrength, seed: int | None = None) -> Array:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from phasescope.theory.feature_strength.model import Array, Numbers, floats
+from phasescope.theory.arrays import Array, Numbers, floats
 from phasescope.theory.feature_strength.reconstruction import contrast, final, floor, optimal
 from phasescope.theory.feature_strength.recursion import missing
 

@@ -2,6 +2,8 @@
 
 from xarray import Dataset
 
+from phasescope.theory import arrays
+
 #: By the name of a variable or coordinate: what it is, and its unit where it has one.
 NAMES: dict[str, tuple[str, ...]] = {
     "outputs": ("l, number of classes",),
@@ -66,7 +68,4 @@ NAMES: dict[str, tuple[str, ...]] = {
 
 def labelled(dataset: Dataset, prefix: str = "") -> Dataset:
     """The same, each variable and coordinate with its ``long_name`` and ``units``; that of a variable has a prefix."""
-    for name in map(str, dataset.variables):
-        what, *unit = NAMES[name if name in dataset.coords else prefix + name]
-        dataset[name].attrs = {"long_name": what, "units": unit[0] if unit else "1"}
-    return dataset
+    return arrays.labelled(dataset, NAMES, prefix)

@@ -9,8 +9,9 @@ Tests hold it to the plain recursion; see docs/theory.md for how far the two are
 import numpy as np
 from numpy.typing import ArrayLike
 
+from phasescope.theory.arrays import Array, increasing_steps
 from phasescope.theory.feature_strength.clock import pace, panel, panel_length
-from phasescope.theory.feature_strength.model import Array, FeatureStrength, increasing_steps
+from phasescope.theory.feature_strength.model import FeatureStrength
 from phasescope.theory.feature_strength.recursion import gaps as plain_gaps
 from phasescope.theory.feature_strength.recursion import rate, scale
 

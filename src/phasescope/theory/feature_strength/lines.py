@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from phasescope.theory.feature_strength.model import Array, Numbers, floats
+from phasescope.theory.arrays import Array, Numbers, floats
 from phasescope.theory.feature_strength.reconstruction import advantage
 from phasescope.theory.feature_strength.recursion import probabilities
 

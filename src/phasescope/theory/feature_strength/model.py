@@ -5,17 +5,13 @@ Schneider & Prabhushankar (2024). Class y has the attributes A_y = {y m, …, (y
 prints a closed interval, in which neighbouring classes would share an attribute.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from phasescope.errors import UserError
-
-Array = NDArray[Any]
-#: One number, or an array with one for every parameter set.
-Numbers = float | Array
+from phasescope.theory.arrays import Array, Numbers, broadcast, require
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,21 +36,14 @@ class FeatureStrength:
     learning_rate: Numbers
 
     def __post_init__(self) -> None:
-        given = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
-        for name, values in given.items():
-            if values.dtype.kind not in "iuf":
-                raise UserError(f"theory: {name} is {values.tolist()!r}; give a number, or an array of numbers")
-        try:
-            outputs, _, inputs, _ = np.broadcast_arrays(*given.values())
-        except ValueError:
-            shapes = ", ".join(f"{name} {values.shape}" for name, values in given.items())
-            raise UserError(f"theory: shapes {shapes} do not go together; give arrays that broadcast") from None
-        _require("outputs", outputs, (outputs == np.floor(outputs)) & (outputs >= 2), "a whole number of at least 2")
-        _require("strength", given["strength"], given["strength"] > 1, "a finite number above 1")
-        _require("inputs", inputs, (inputs >= outputs) & (inputs % outputs == 0), "a multiple of outputs")
-        _require("learning_rate", given["learning_rate"], given["learning_rate"] > 0, "a finite number above 0")
-        for name, values in given.items():
-            object.__setattr__(self, name, values.astype(np.float64)[()])
+        given = broadcast(vars(self))
+        outputs, strength, inputs, learning_rate = given.values()
+        require("outputs", outputs, (outputs == np.floor(outputs)) & (outputs >= 2), "a whole number of at least 2")
+        require("strength", strength, strength > 1, "a finite number above 1")
+        require("inputs", inputs, (inputs >= outputs) & (inputs % outputs == 0), "a multiple of outputs")
+        require("learning_rate", learning_rate, learning_rate > 0, "a finite number above 0")
+        for name, values in vars(self).items():
+            object.__setattr__(self, name, np.asarray(values, dtype=np.float64)[()])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -69,11 +58,6 @@ class FeatureStrength:
         """
         blocks = self.inputs / self.outputs
         return FeatureStrength(self.outputs, self.strength, self.outputs, blocks * self.learning_rate)
-
-
-def floats(*values: Numbers) -> tuple[Array, ...]:
-    """As float64 arrays, whatever integers they were: products such as l³ overflow small ones."""
-    return tuple(np.asarray(value, dtype=np.float64) for value in values)
 
 
 class Samples(NamedTuple):
@@ -100,24 +84,3 @@ def samples(model: FeatureStrength) -> Samples:
     strength = np.repeat([1.0, float(model.strength)], outputs)
     own = np.arange(inputs) // (inputs // outputs) == label[:, None]
     return Samples(own * strength[:, None], label, strength)
-
-
-def increasing_steps(steps: ArrayLike) -> Array:
-    """Steps as int64 (step,), for instance those of `phasescope.schedule.checkpoint_steps`.
-
-    Raises:
-        UserError: unless they are whole, not negative and increasing.
-    """
-    numbers = np.asarray(steps)
-    fit = numbers.ndim == 1 and numbers.size > 0 and numbers.dtype.kind in "iu"
-    if not fit or numbers[0] < 0 or (np.diff(numbers) <= 0).any():
-        shown = np.array2string(numbers.ravel(), threshold=8)
-        raise UserError(f"theory: steps are {shown}; give whole numbers, increasing, none below 0")
-    return numbers.astype(np.int64)
-
-
-def _require(name: str, values: Array, fit: Array, allowed: str) -> None:
-    """Raise, with the first value that does not fit or is not finite."""
-    fit = fit & np.isfinite(values)
-    if not fit.all():
-        raise UserError(f"theory: {name} is {values[~fit][0]}; it must be {allowed}")

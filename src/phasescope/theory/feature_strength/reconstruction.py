@@ -12,7 +12,7 @@ where the regression on the four groups of samples loses its digits.
 
 import numpy as np
 
-from phasescope.theory.feature_strength.model import Array, Numbers, floats
+from phasescope.theory.arrays import Array, Numbers, floats
 
 
 def advantage(gap: Numbers, outputs: Numbers, strength: Numbers) -> Array:

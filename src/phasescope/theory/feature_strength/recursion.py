@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from phasescope.theory.feature_strength.model import Array, FeatureStrength, Numbers, floats, increasing_steps
+from phasescope.theory.arrays import Array, Numbers, floats, increasing_steps
+from phasescope.theory.feature_strength.model import FeatureStrength
 
 
 class Probabilities(NamedTuple):

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from xarray import Dataset
 
+from phasescope.theory.arrays import Array, Numbers, floats, increasing_steps
 from phasescope.theory.feature_strength import clock, extrema, reconstruction
 from phasescope.theory.feature_strength.labels import labelled
-from phasescope.theory.feature_strength.model import Array, FeatureStrength, Numbers, floats, increasing_steps
+from phasescope.theory.feature_strength.model import FeatureStrength
 from phasescope.theory.feature_strength.sweep import sweep
 
 PHASES = ("constant", "fall", "rise")

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from phasescope.theory.feature_strength.model import Array, FeatureStrength, Numbers, floats
+from phasescope.theory.arrays import Array, Numbers, floats
+from phasescope.theory.feature_strength.model import FeatureStrength
 from phasescope.theory.feature_strength.reconstruction import final, floor
 
 

@@ -8,10 +8,11 @@ from numpy.typing import ArrayLike
 from xarray import Dataset
 
 from phasescope.errors import UserError
+from phasescope.theory.arrays import increasing_steps
 from phasescope.theory.feature_strength import reconstruction
 from phasescope.theory.feature_strength.labels import labelled
 from phasescope.theory.feature_strength.leap import gaps
-from phasescope.theory.feature_strength.model import FeatureStrength, increasing_steps
+from phasescope.theory.feature_strength.model import FeatureStrength
 
 
 def sweep(
