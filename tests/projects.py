@@ -10,7 +10,7 @@ from pathlib import Path
 
 from closure import ROOT
 
-PER_RUN = ("train", "activations", "decode", "probe", "distributions", "information", "complexity")
+PER_RUN = ("train", "activations", "decode", "probe", "distributions", "information", "complexity", "kernel")
 
 PARAMS = """\
 # a small project
@@ -32,6 +32,7 @@ train:
 activations:
   taps: [logits, predense]
 complexity: {line_samples: 4, points: 3}
+kernel: {probes: 8}
 transfer:
   ink: {run: alpha, dataset: digits, labels: [ink]}
 figures:
