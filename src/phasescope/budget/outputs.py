@@ -25,7 +25,7 @@ COUNTING, CORRECT, RANDOM_STATE = 0.14, 0.1, 0.51
 #: float64: measures, and shares that are often zero or one.
 MEASURES, SHARES = 1.0, 0.3
 #: Kernels, which hold every number twice.
-KERNELS = 0.55
+KERNELS = 0.58
 #: Activations, by what is read and by dtype. A ReLU leaves about half of its outputs zero, an average few of them.
 ACTIVATIONS = {
     "softmax": {"float16": 0.85, "float32": 0.9, "float64": 0.52},
@@ -264,17 +264,18 @@ def complexity(run: Run) -> Store:
 def kernel(run: Run) -> Store:
     """results/<run>/kernel."""
     settings, cells, probes = run.settings.kernel, (run.seeds, run.steps), run.probes
-    outputs, pairs = run.images.classes if settings.outputs == "full" else 1, len(run.pairs)
+    pairs = len(run.pairs)
     kept = _labels(run, "seed", "step")
     if "tangent-kernel" in settings.measures:
-        order = (probes, outputs) if settings.outputs == "full" else (probes,)
+        order = (probes, run.outputs) if settings.outputs == "full" else (probes,)
+        # With a single layer it is the same at every checkpoint, and takes the space of one.
+        same = 1.0 if pairs else 1 / (run.seeds * run.steps)
+        derived = ("trace", "effective_rank", "target_alignment", "relative_change", "cosine")
         kept |= {
             **dict.fromkeys(("probe", "label"), _counting(probes)),
-            "tangent_kernel": _measures(*cells, *order, *order, ratio=KERNELS),
-            "eigenvalue": _measures(*cells, probes),
-            **dict.fromkeys(
-                ("trace", "effective_rank", "target_alignment", "relative_change", "cosine"), _measures(*cells)
-            ),
+            "tangent_kernel": _measures(*cells, *order, *order, ratio=KERNELS * same),
+            "eigenvalue": _measures(*cells, probes, ratio=same),
+            **dict.fromkeys(derived, _measures(*cells, ratio=same)),
         }
     if "layer-alignment" in settings.measures and pairs:
         kept |= {

@@ -97,6 +97,11 @@ class Run:
         return [matrices(self.network, pair) for pair in pairs(self.network, self.image)]
 
     @property
+    def outputs(self) -> int:
+        """Logits of the network."""
+        return next(self.network.get_submodule("head").parameters()).shape[0]
+
+    @property
     def probes(self) -> int:
         """Test samples between which the tangent kernel is taken."""
         return min(self.settings.kernel.probes, self.test)

@@ -213,8 +213,7 @@ def kernel(run: Run, workers: int) -> Work:
     settings, (forward, calls) = run.settings.kernel, _passes(run)
     done = Work()
     if "tangent-kernel" in settings.measures:
-        outputs = run.images.classes
-        done += Work(UPDATE * forward * run.probes * outputs, calls * (1 + outputs))
+        done += Work(UPDATE * forward * run.probes * run.outputs, calls * (1 + run.outputs))
     if "layer-alignment" in settings.measures:
         done += Work(matrices=sum(2.0 * len(first) * (first.numel() + second.numel()) for first, second in run.pairs))
     return _side_by_side(done, run.seeds * run.steps, workers) + Work(starts=1)
