@@ -61,7 +61,7 @@ def of_run(measured: Dataset, settings: PhasesSettings) -> dict[str, Any]:
         }
         found["pairs"].append(of_pair)
         found["mechanisms"] = [
-            [*known, *(word for word in new if word not in known)]
+            [word for word in ("kernel", *CHANGES) if word in known + new]
             for known, new in zip(found["mechanisms"], words, strict=True)
         ]
     return found
@@ -97,12 +97,14 @@ def frame(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     """What was learned how, in 100 columns: means over seeds, and for each mechanism in how many seeds it is there."""
-    shown = Table(box=box.SIMPLE_HEAD, padding=0, title="mechanisms of feature learning", title_justify="left")
+    shown = Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title="mechanisms of feature learning", title_justify="left"
+    )
     shown.add_column("run", overflow="fold")
     shown.add_column("layers", overflow="fold")
     for heading in ("kernel\nchange", "ζ from", "to", "1/√h", "N ×"):
         shown.add_column(heading, justify="right", no_wrap=True)
-    shown.add_column("mechanisms, of how many seeds", overflow="fold")
+    shown.add_column("mechanisms,\nof how many seeds", overflow="fold")
     for run, found in results.items():
         change = _number(found.get("relative_change", []))
         shown.add_row(run, "", change, "", "", "", "", _counted(found["mechanisms"]))
@@ -129,5 +131,5 @@ def _number(values: Any) -> str:
 
 
 def _counted(words: list[list[str]]) -> str:
-    every = [word for of_seed in words for word in of_seed]
-    return ", ".join(f"{word} {every.count(word)}/{len(words)}" for word in dict.fromkeys(every)) or "none"
+    seeds = {word: sum(word in of_seed for of_seed in words) for word in ("kernel", *CHANGES)}
+    return ", ".join(f"{word} {count}/{len(words)}" for word, count in seeds.items() if count) or "none"
