@@ -96,10 +96,14 @@ def frame(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    """What was learned how, in 100 columns: means over seeds, and for each mechanism in how many seeds it is there."""
+    """What was learned how, in 100 columns: means over seeds, and for each mechanism in how many seeds it is there.
+
+    Networks have many layers: pairs with no mechanism in any seed are left out.
+    """
     shown = Table(
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title="mechanisms of feature learning", title_justify="left"
     )
+    shown.caption, shown.caption_justify = "layers: pairs with a mechanism in any seed", "left"
     shown.add_column("run", overflow="fold")
     shown.add_column("layers", overflow="fold")
     for heading in ("kernel\nchange", "ζ from", "to", "1/√h", "N ×"):
@@ -109,6 +113,8 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
         change = _number(found.get("relative_change", []))
         shown.add_row(run, "", change, "", "", "", "", _counted(found["mechanisms"]))
         for one in found["pairs"]:
+            if not any(one["mechanisms"]):
+                continue
             start, end = (_number(values) for values in zip(*one["alignment"], strict=True))
             growth = [None if value is None else float(np.exp(value)) for value in one["norm_growth"]]
             shown.add_row(

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from phasescope.errors import UserError
 from phasescope.measures.alignment import alignment, matrices, pairs
 from phasescope.measures.samples import Samples, Variable
 from phasescope.measures.tangent import tangent_kernel
@@ -50,12 +51,20 @@ def kernel(network: Network, samples: Samples, settings: KernelSettings) -> xr.D
         mean over outputs (). `probe` is the place among the recorded samples, its `label` the class.
         `alignment`, `relative_alignment` (ζ√h) and `norm_product` (pair), with the coordinate `width` h; nothing of a
         network with a single layer.
+
+    Raises:
+        UserError: the kernel is not finite.
     """
     chosen = probes(samples, settings.probes)
     inputs = torch.from_numpy(samples.inputs[chosen].reshape(-1, *samples.image)).to(next(network.parameters()))
     result = xr.Dataset()
     if "tangent-kernel" in settings.measures:
         found = tangent_kernel(network, inputs, settings.outputs).numpy()
+        if not np.isfinite(found).all():
+            raise UserError(
+                "a tangent kernel holds NaN or infinite values, for so do the weights: lower train.learning_rate if "
+                "training diverged, or set kernel.measures to [] for this run"
+            )
         dims = ("probe", "other_probe") if found.ndim == 2 else ("probe", "output", "other_probe", "other_output")
         attributes = {**KERNEL.attributes, **WHICH, "outputs": settings.outputs}
         result["tangent_kernel"] = (dims, found, attributes)
