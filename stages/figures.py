@@ -12,7 +12,7 @@ from phasescope.store import commit
 from phasescope.store.run import StoredRun, read_theory
 
 #: What is measured of every run.
-MEASURES = ("decode", "probe", "distributions", "information", "complexity", "training")
+MEASURES = ("decode", "probe", "distributions", "information", "complexity", "kernel", "training")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Stage `phases`: which learning phases every layer of every run goes through, and when a run does what."""
+"""Stage `phases`: which learning phases every layer of every run goes through, and what a run does when, and how."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from phasescope import phases, provenance, stage, timescales
+from phasescope import mechanisms, phases, provenance, stage, timescales
 from phasescope.params.phases import PhasesJob
 from phasescope.progress import wide_console
 from phasescope.store.commit import write_file
@@ -15,7 +15,7 @@ from phasescope.store.run import StoredRun
 
 
 def main() -> None:
-    """Write metrics/phases.json and metrics/timescales.json, both as CSV too, and print them as tables."""
+    """Write phases, time scales and mechanisms to metrics/, as JSON and CSV, and print them as tables."""
     job = stage.settings("phases.json", PhasesJob)
     provenance.write("phases")
     runs = {name: StoredRun(name) for name in job.runs}
@@ -26,10 +26,13 @@ def main() -> None:
         )
         for name, run in runs.items()
     }
+    learned = {name: mechanisms.of_run(run.measure("kernel"), job) for name, run in runs.items()}
     write(stage.METRICS, found, phases.frame(found))
     write(stage.TIME_SCALES, times, timescales.frame(times))
+    write(stage.MECHANISMS, learned, mechanisms.frame(learned))
     wide_console().print(phases.table(found))
     wide_console().print(timescales.table(times))
+    wide_console().print(mechanisms.table(learned))
 
 
 def write(path: Path, results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:

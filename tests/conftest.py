@@ -42,6 +42,7 @@ train: {seeds: [0, 1], iterations: 16, batch_size: 32}
 activations: {taps: [logits, predense], train_samples: 100, test_samples: 50}
 distributions: {bins: 5, fixed: [0], selective: 1}
 complexity: {line_samples: 4, points: 3}
+kernel: {probes: 8}
 phases: {resamples: 20}
 theory: {feature_strength: {compared_outputs: [10], compared_strengths: [2.0], map_points: 8}}
 figures: {formats: [png], dpi: 40}
@@ -57,7 +58,7 @@ runs:
     model: {name: vgg8}
 """
 
-PER_RUN = ("train", "activations", "decode", "probe", "distributions", "information", "complexity")
+PER_RUN = ("train", "activations", "decode", "probe", "distributions", "information", "complexity", "kernel")
 STAGES = [
     ("resolve",),
     ("prepare", "digits"),

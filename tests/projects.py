@@ -10,7 +10,7 @@ from pathlib import Path
 
 from closure import ROOT
 
-PER_RUN = ("train", "activations", "decode", "probe", "distributions", "information", "complexity")
+PER_RUN = ("train", "activations", "decode", "probe", "distributions", "information", "complexity", "kernel")
 
 PARAMS = """\
 # a small project
@@ -34,6 +34,7 @@ activations:
 complexity: {line_samples: 4, points: 3}
 theory:
   feature_strength: {compared_outputs: [10], compared_strengths: [2.0], map_points: 8}
+kernel: {probes: 8}
 transfer:
   ink: {run: alpha, dataset: digits, labels: [ink]}
 figures:

@@ -85,6 +85,14 @@ def test_bytes_and_files_of_complexity(project, asked):
     compare(project.path)
 
 
+@pytest.mark.parametrize("asked", ["{measures: [layer-alignment]}", "{outputs: full, probes: 4}", "{probes: 40}"])
+def test_bytes_and_files_of_kernel(project, asked):
+    project.change_params("{name: vgg8, width: 0.05}", f"{{name: vgg8, width: 0.05}}\n    kernel: {asked}")
+    done = project.run_stage("kernel", "small")
+    assert done.returncode == 0, done.stderr
+    compare(project.path)
+
+
 def test_the_number_of_fits():
     text = PARAMS.replace(
         "distributions:",
@@ -179,6 +187,19 @@ def test_operations_of_complexity_are_those_that_torch_counts():
     assert work.complexity(run, workers=4).network == cells / 4 * (lines + vertices)
     linear = Run(parsed(text).runs["flat"], DIGITS)
     assert work.complexity(linear, workers=1).network == 0
+
+
+def test_operations_of_the_kernel_are_those_of_an_update_for_each_probe_and_output():
+    run = Run(parsed(PARAMS).runs["small"], DIGITS)
+    update, cells = 3 * work._passes(run)[0], 2 * 6
+    assert work.kernel(run, workers=1).network == pytest.approx(cells * update * 8 * 10)
+    channels = [2, 3, 6, 13, 26]
+    columns = [9, *(9 * width for width in channels[:-1])]
+    rows = [*(9 * width for width in channels[1:]), 10]
+    products = sum(2 * h * h * (a + b) for h, a, b in zip(channels, columns, rows, strict=True))
+    assert work.kernel(run, workers=1).matrices == pytest.approx(cells * products)
+    alone = Run(parsed(PARAMS.replace("{probes: 8}", "{measures: []}")).runs["small"], DIGITS)
+    assert work.kernel(alone, workers=1) == Work(starts=1)
 
 
 def test_the_benchmark_gives_the_time_of_an_operation():

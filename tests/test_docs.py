@@ -13,6 +13,7 @@ from phasescope.params.decode import DecodeSettings
 from phasescope.params.distributions import DistributionsSettings
 from phasescope.params.figures import FiguresSettings
 from phasescope.params.information import InformationSettings
+from phasescope.params.kernel import KernelSettings
 from phasescope.params.phases import PhasesSettings
 from phasescope.params.probe import ProbeSettings
 from phasescope.params.theory import FeatureStrengthSettings, LinearNetworkSettings
@@ -46,6 +47,7 @@ def test_every_picture_and_page_that_is_linked_is_there():
         "docs/log.md",
         "docs/theory.md",
         "docs/linear-network.md",
+        "docs/kernel.md",
         "CONTRIBUTING.md",
     ):
         for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", (ROOT / document).read_text()):
@@ -64,6 +66,7 @@ def test_every_picture_and_page_that_is_linked_is_there():
         ("distributions", DistributionsSettings),
         ("information", InformationSettings),
         ("complexity", ComplexitySettings),
+        ("kernel", KernelSettings),
         ("phases", PhasesSettings),
         ("theory.feature_strength", FeatureStrengthSettings),
         ("theory.linear_network", LinearNetworkSettings),

@@ -15,7 +15,9 @@ from phasescope.figures.decoders import convergence, decoders
 from phasescope.figures.distributions import figure_4, statistics
 from phasescope.figures.drawing import Results, save
 from phasescope.figures.information import information, plane
+from phasescope.figures.kernel import SHOWN, alignment, kernel
 from phasescope.figures.style import class_styles, tap_styles
+from phasescope.measures.kernel import over_course
 from phasescope.params.figures import FiguresSettings
 from phasescope.params.phases import PhasesSettings
 from phasescope.phases import phases
@@ -31,11 +33,13 @@ FULL = {
     "targets": (("fashion", ("class",)), ("digits", ("class", "ink"))),
     "estimators": ("gaussian", "binned-pca"),
     "bends": ("stem.2", "blocks.0.relu1", "blocks.0.relu2"),
+    "pairs": ("stem.0 to blocks.0.conv1", "blocks.0.conv1 to head"),
 }
 
 EVERY = (
     *("figure-1", "figure-2", "probes", "decoders", "convergence", "figure-6", "figure-7", "distributions"),
-    *("information-plane", "information", "complexity"),
+    *("information-plane", "information", "complexity", "kernel"),
+    "alignment",
 )
 
 
@@ -50,10 +54,12 @@ def results_of_a_run(
     targets=(),
     estimators=(),
     bends=(),
+    pairs=(),
 ):
     """Measures of a run with the three phases, with small random differences between seeds and layers.
 
-    Trained decoders are not asked for at the last layer; ``targets`` are datasets and labels, ``bends`` nonlinearities.
+    Trained decoders are not asked for at the last layer; ``targets`` are datasets and labels, ``bends`` nonlinearities,
+    ``pairs`` pairs of layers.
     """
     generator = np.random.default_rng(0)
     cells = ("seed", "step", "layer")
@@ -104,7 +110,8 @@ def results_of_a_run(
                 of_each = [value + by * one for value, one in zip(values, bounded, strict=True)]
                 informed[f"{name}_{bound}"] = stacked("estimator", list(estimators), of_each)
     bent = complexities(bends, seeds, generator) if bends else None
-    more = {"transfers": transfers, "information": informed, "complexity": bent}
+    learned = course_of_a_kernel(pairs, seeds, generator) if pairs else None
+    more = {"transfers": transfers, "information": informed, "complexity": bent, "kernel": learned}
     if not distributions:
         return Results("digits", decode, probe, numbers, **more)
     place = ("seed", "layer", "row")
@@ -145,6 +152,28 @@ def complexities(bends, seeds, generator):
         },
     )
     return found.assign(total_complexity=found.local_complexity.sum("nonlinearity"))
+
+
+def course_of_a_kernel(pairs, seeds, generator):
+    """What `kernel` gives of a network with these pairs of layers."""
+    cells = (seeds, len(STEPS))
+    rows = generator.standard_normal((*cells, 5, 20))
+    measured = xr.Dataset(
+        {
+            "tangent_kernel": (("seed", "step", "probe", "other_probe"), rows @ rows.swapaxes(2, 3)),
+            "effective_rank": (("seed", "step"), generator.uniform(2, 5, cells)),
+            "target_alignment": (("seed", "step"), generator.uniform(-0.1, 0.9, cells)),
+            "alignment": (("seed", "step", "pair"), generator.uniform(0.1, 0.9, (*cells, len(pairs)))),
+            "norm_product": (("seed", "step", "pair"), generator.uniform(1, 9, (*cells, len(pairs)))),
+        },
+        {
+            "seed": range(seeds),
+            "step": STEPS,
+            "pair": list(pairs),
+            "width": ("pair", 4 ** np.arange(1, len(pairs) + 1)),
+        },
+    )
+    return over_course(measured)
 
 
 def trained(loss, epochs=6):
@@ -505,6 +534,49 @@ def test_no_complexity_of_a_linear_network():
     assert {row["run"] for row in drawing.rows} == {"b"}
 
 
+def test_of_a_kernel_lines_are_means_and_bands_reach_from_seed_to_seed():
+    found = results_of_a_run(**FULL).kernel
+    drawing = kernel({"a": found})
+    assert [len(drawn(axes)) for axes in drawing.figure.axes] == [1] * 4
+    for axes, (variable, (name, _, _)) in zip(drawing.figure.axes, SHOWN.items(), strict=True):
+        values = found[variable]
+        np.testing.assert_allclose(drawn(axes)[0], values.mean("seed"))
+        for seed, edge in (("mean", values.mean("seed")), ("min", values.min("seed")), ("max", values.max("seed"))):
+            np.testing.assert_allclose(numbers(drawing.rows, quantity=name, seed=seed), edge)
+    assert numbers(drawing.rows, quantity="largest possible rank").tolist() == [5]
+
+
+def test_layers_are_drawn_beside_what_random_ones_would_be():
+    found = results_of_a_run(**FULL).kernel
+    drawing = alignment({"a": found})
+    upper, lower = drawing.figure.axes
+    assert [len(drawn(axes)) for axes in (upper, lower)] == [2, 2]
+    for place, (pair, width) in enumerate(zip(FULL["pairs"], (4, 16), strict=True)):
+        of_pair = found.sel(pair=pair)
+        np.testing.assert_allclose(drawn(upper)[place], of_pair.alignment.mean("seed"))
+        np.testing.assert_allclose(drawn(lower)[place][0], 1)
+        wanted = {"layer": pair, "quantity": "alignment of random layers"}
+        assert numbers(drawing.rows, **wanted).tolist() == [width**-0.5]
+        product = numbers(drawing.rows, layer=pair, quantity="norm product", seed="mean")
+        np.testing.assert_allclose(product, of_pair.norm_product.mean("seed"))
+    # Pairs are named where there are few of them, and the same ones in all panels.
+    assert FULL["pairs"][0] in named_in_legend(drawing)
+    other = found.assign_coords(pair=["a to b", "b to c"])
+    assert "first pair of layers" in named_in_legend(alignment({"a": found, "b": other}))
+
+
+def named_in_legend(drawing):
+    return [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+
+
+def test_of_a_network_with_one_layer_the_kernel_alone_is_drawn():
+    single = results_of_a_run(**FULL)
+    single = replace(single, kernel=single.kernel.drop_dims("pair"))
+    names = [drawing.name for drawing in draw({"a": single}, SETTINGS)]
+    assert "kernel" in names
+    assert "alignment" not in names
+
+
 def test_figures_of_sets_of_runs_end_in_their_names():
     results = {
         "a": results_of_a_run(),
@@ -540,7 +612,7 @@ def test_many_runs_are_wrapped(tmp_path):
     five = ("softmax", "logits", "predense", "conv-2", "blocks.0")
     runs["with-all"] = results_of_a_run(five, distributions=False, **FULL)
     of_one = {"decoders": 5, "convergence": 4, "figure-6": 2, "figure-7": 2, "information-plane": 1, "information": 5}
-    of_one |= {"complexity": 3}
+    of_one |= {"complexity": 3, "kernel": 4, "alignment": 2}
     expected = {"figure-1": 21, "figure-2": 21, "probes": 7} | of_one
     for drawing in draw(runs, SETTINGS):
         assert drawing.figure.get_figwidth() <= 7.2

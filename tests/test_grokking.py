@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from closure import ROOT
-from phasescope import model_cells
+from phasescope import mechanisms, model_cells
 from phasescope.activations import record
 from phasescope.compute import Compute
 from phasescope.data.operations import load_binary_operation
 from phasescope.measures import cells
 from phasescope.measures.complexity import complexity
 from phasescope.measures.information import information
+from phasescope.measures.kernel import kernel, over_course
 from phasescope.params.settings import read
 from phasescope.params.train import TrainJob
 from phasescope.run import Run
@@ -84,6 +85,21 @@ def test_the_network_becomes_more_linear(grokked):
     assert (number.sel(step=2048) <= 0.6 * number.max("step")).all()
     second = bent.local_complexity.sel(nonlinearity="blocks.1.1", part="train")
     assert (second.sel(step=2048) <= 0.3 * second.max("step")).all()
+
+
+def test_features_are_learned_when_test_samples_come_to_be_told_right(grokked, tmp_path):
+    run, _, _ = grokked
+    cache = CellCache(tmp_path / "cache", "code")
+    found = over_course(model_cells.measure(run, "kernel", kernel, GROKKING.kernel, COMPUTE, cache).result)
+    early, late = found.sel(step=512), found.sel(step=2048)
+    assert (late.effective_rank < 0.7 * early.effective_rank).all()
+    assert (late.target_alignment > early.target_alignment).all()
+    first, middle, last = (late.relative_alignment.isel(pair=pair) for pair in range(3))
+    assert (first > 2).all()
+    assert (last > 2).all()
+    assert (middle < 0.6).all()
+    for words in mechanisms.of_run(found, SETTINGS.phases)["mechanisms"]:
+        assert words == ["alignment", "disalignment", "rescaling"]
 
 
 def test_without_weight_decay_it_only_remembers(grokked, tmp_path):

@@ -92,6 +92,7 @@ def what_changes(params, old: str, new: str) -> set[str]:
         ("taps: [logits,", "taps: [softmax,", {"runs/small/activations.json", "runs/flat/activations.json"}),
         ("bins: 5", "bins: 6", {"runs/small/distributions.json", "runs/flat/distributions.json"}),
         ("points: 3", "points: 4", {"runs/small/complexity.json", "runs/flat/complexity.json"}),
+        ("probes: 8", "probes: 9", {"runs/small/kernel.json", "runs/flat/kernel.json"}),
         ("{name: f0}", "{name: f0}\n    decode: {selection: loo}", {"runs/flat/decode.json"}),
         ("{name: f0}", "{name: f0}\n    probe: {shuffles: 2}", {"runs/flat/probe.json"}),
         ("{name: f0}", "{name: f0}\n    information: {noise: 0.1}", {"runs/flat/information.json"}),
@@ -108,7 +109,7 @@ def test_a_setting_reaches_only_the_stages_it_concerns(params, old, new, concern
 
 
 def test_a_new_run_leaves_the_others_alone(params):
-    files = ("train", "activations", "decode", "probe", "distributions", "information", "complexity")
+    files = ("train", "activations", "decode", "probe", "distributions", "information", "complexity", "kernel")
     new = "runs:\n  third: {dataset: digits, model: {name: vgg8}}"
     assert what_changes(params, "runs:", new) == {
         "phases.json",

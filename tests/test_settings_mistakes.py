@@ -12,10 +12,10 @@ TRAIN_KEYS = (
     "weight_decay"
 )
 TOP_KEYS = (
-    "activations, complexity, datasets, decode, distributions, figures, information, phases, probe, runs, theory, "
-    "train, transfer"
+    "activations, complexity, datasets, decode, distributions, figures, information, kernel, phases, probe, runs, "
+    "theory, train, transfer"
 )
-RUN_KEYS = "activations, complexity, dataset, decode, distributions, information, model, probe, train"
+RUN_KEYS = "activations, complexity, dataset, decode, distributions, information, kernel, model, probe, train"
 NETWORKS = "f0, vgg8, vgg11, vgg13, vgg16, resnet10, embedding-mlp, transformer-1, transformer-2"
 SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder, feature-strength, binary-operation"
 
@@ -284,10 +284,11 @@ def test_complexity_is_of_layers_that_say_something_and_of_samples_that_pass_alo
     ]
     batch = BARE + "activations: {batchnorm: batch}\n"
     assert mistakes(batch) == [
-        "runs.small.complexity.measures: with activations.batchnorm `batch` no network is a function of one sample, "
+        f"runs.small.{section}.measures: with activations.batchnorm `batch` no network is a function of one sample, "
         "which these measures are of: set them to [] for this run, or choose `recalibrated`"
+        for section in ("complexity", "kernel")
     ]
-    resolve(params(batch + "complexity: {measures: []}"))
+    resolve(params(batch + "complexity: {measures: []}\nkernel: {measures: []}"))
 
 
 # --- files that are no settings

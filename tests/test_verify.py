@@ -80,7 +80,7 @@ def swap(one: str | Path, other: str | Path) -> None:
 WEIGHTS = "runs/small/train/arrays.zarr/weights/c"
 LOGITS = "runs/small/activations/arrays.zarr/logits/c"
 #: Results that are made from the training itself, and not from the activations.
-OF_THE_NETWORKS = ("complexity", "training")
+OF_THE_NETWORKS = ("complexity", "kernel", "training")
 
 
 # --- all is well

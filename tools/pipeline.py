@@ -20,6 +20,7 @@ FOLDERS = ("paper", "reproduction")
 
 RUN, DATASET, RESULT, PROVENANCE = "runs/${key}", "datasets/${item.dataset}", "results/${key}", "provenance/runs/${key}"
 CONFIG = "configs/runs/${key}"
+METRICS = ("phases", "timescales", "mechanisms")
 #: Written by a stage, and kept in git.
 KEPT = {"cache": False, "persist": True}
 
@@ -55,10 +56,13 @@ STAGES: dict[str, dict[str, Any]] = {
         }
         for measure in ("decode", "probe", "distributions", "information")
     },
-    "complexity": {
-        "foreach": "${runs}",
-        "deps": [f"{CONFIG}/complexity.json", DATASET, f"{RUN}/train", f"{RUN}/activations"],
-        "outs": [f"{RESULT}/complexity", f"{PROVENANCE}/complexity.json"],
+    **{
+        measure: {
+            "foreach": "${runs}",
+            "deps": [f"{CONFIG}/{measure}.json", DATASET, f"{RUN}/train", f"{RUN}/activations"],
+            "outs": [f"{RESULT}/{measure}", f"{PROVENANCE}/{measure}.json"],
+        }
+        for measure in ("complexity", "kernel")
     },
     "transfer": {
         "foreach": "${transfer}",
@@ -70,8 +74,8 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "phases": {
         "deps": ["configs/phases.json", "results"],
-        "outs": ["metrics/phases.csv", "metrics/timescales.csv", "provenance/phases.json"],
-        "metrics": ["metrics/phases.json", "metrics/timescales.json"],
+        "outs": [*(f"metrics/{name}.csv" for name in METRICS), "provenance/phases.json"],
+        "metrics": [f"metrics/{name}.json" for name in METRICS],
     },
     "theory": {"deps": ["configs/theory.json"], "outs": ["theory", "provenance/theory.json"]},
     "figures": {

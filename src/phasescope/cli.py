@@ -12,7 +12,7 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
-from phasescope import phases, stage, timescales
+from phasescope import mechanisms, phases, stage, timescales
 from phasescope.errors import UserError
 from phasescope.progress import Progress, wide_console
 from phasescope.stage import guarded
@@ -34,7 +34,7 @@ def main() -> None:
 
 @app.command()
 def show(project: Project = Path()) -> None:
-    """Print the phases and the time scales of all runs as tables, and where the figures are."""
+    """Print phases, time scales and mechanisms of all runs as tables, and where the figures are."""
     sys.exit(guarded(lambda: _show(project)))
 
 
@@ -136,10 +136,11 @@ def _budget(project: Path) -> None:
 
 def _show(project: Path) -> None:
     console = wide_console()
-    for file, shown in ((stage.METRICS, phases.table), (stage.TIME_SCALES, timescales.table)):
+    tables = ((stage.METRICS, phases), (stage.TIME_SCALES, timescales), (stage.MECHANISMS, mechanisms))
+    for file, module in tables:
         results = stage.phases(project, file)
         try:
-            console.print(shown(results))
+            console.print(module.table(results))
         except (KeyError, TypeError, ValueError, AttributeError):
             raise stage.damaged(project / file) from None
     figures = sorted((project / "figures").glob("*.svg"))

@@ -80,11 +80,14 @@ def _linear_layers(settings: Settings) -> Iterator[str]:
     """Layers from which the way to the logits says nothing, and networks whose samples depend on each other."""
     for name, run in settings.runs.items():
         asked = run.complexity
-        if asked.measures and run.activations.batchnorm == "batch" and run.model.name in CONVOLUTIONAL:
-            yield (
-                f"runs.{name}.complexity.measures: with activations.batchnorm `batch` no network is a function of one "
-                "sample, which these measures are of: set them to [] for this run, or choose `recalibrated`"
-            )
+        if run.activations.batchnorm == "batch" and run.model.name in CONVOLUTIONAL:
+            for section in ("complexity", "kernel"):
+                if getattr(run, section).measures:
+                    yield (
+                        f"runs.{name}.{section}.measures: with activations.batchnorm `batch` no network is a function "
+                        "of one sample, which these measures are of: set them to [] for this run, or choose "
+                        "`recalibrated`"
+                    )
         if "linear-mapping-number" not in asked.measures:
             continue
         channels, resolution = settings.datasets[run.dataset].image

@@ -32,6 +32,7 @@ THEORY = Path("theory")
 FIGURES = Path("figures")
 METRICS = Path("metrics/phases.json")
 TIME_SCALES = Path("metrics/timescales.json")
+MECHANISMS = Path("metrics/mechanisms.json")
 
 #: Finished cells, beside what DVC manages; PHASESCOPE_CACHE names another folder, which several projects may share.
 CACHE = Path(".phasescope/cache")

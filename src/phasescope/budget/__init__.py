@@ -30,7 +30,7 @@ KNOWN = {
     "cifar10": (3, 50_000, 10_000, 10),
     "cifar100": (3, 50_000, 10_000, 100),
 }
-STAGES = ("train", "activations", "decode", "probe", "distributions", "information", "complexity", "transfer")
+STAGES = ("train", "activations", "decode", "probe", "distributions", "information", "complexity", "kernel", "transfer")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ WEIGHTS, LOSSES, ERRORS, ACCURACIES = 0.92, 0.9, 0.89, 0.07  # float32
 COUNTING, CORRECT, RANDOM_STATE = 0.14, 0.1, 0.51
 #: float64: measures, and shares that are often zero or one.
 MEASURES, SHARES = 1.0, 0.3
+#: Kernels, which hold every number twice.
+KERNELS = 0.58
 #: Activations, by what is read and by dtype. A ReLU leaves about half of its outputs zero, an average few of them.
 ACTIVATIONS = {
     "softmax": {"float16": 0.85, "float32": 0.9, "float64": 0.52},
@@ -257,6 +259,31 @@ def complexity(run: Run) -> Store:
             "radius": _measures(*cells, ratio=SHARES),
         }
     return Store(kept, fingerprints=run.seeds * run.steps * bool(asked))
+
+
+def kernel(run: Run) -> Store:
+    """results/<run>/kernel."""
+    settings, cells, probes = run.settings.kernel, (run.seeds, run.steps), run.probes
+    pairs = len(run.pairs)
+    kept = _labels(run, "seed", "step")
+    if "tangent-kernel" in settings.measures:
+        order = (probes, run.outputs) if settings.outputs == "full" else (probes,)
+        # With a single layer it is the same at every checkpoint, and takes the space of one.
+        same = 1.0 if pairs else 1 / (run.seeds * run.steps)
+        derived = ("trace", "effective_rank", "target_alignment", "relative_change", "cosine")
+        kept |= {
+            **dict.fromkeys(("probe", "label"), _counting(probes)),
+            "tangent_kernel": _measures(*cells, *order, *order, ratio=KERNELS * same),
+            "eigenvalue": _measures(*cells, probes, ratio=same),
+            **dict.fromkeys(derived, _measures(*cells, ratio=same)),
+        }
+    if "layer-alignment" in settings.measures and pairs:
+        kept |= {
+            "pair": _texts(pairs, 25),
+            "width": _counting(pairs),
+            **dict.fromkeys(("alignment", "relative_alignment", "norm_product"), _measures(*cells, pairs)),
+        }
+    return Store(kept, fingerprints=run.seeds * run.steps * bool(settings.measures))
 
 
 def transfer(run: Run, settings: TransferSettings, target: Images) -> Store:

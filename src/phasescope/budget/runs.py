@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from phasescope.measures.alignment import matrices, pairs
 from phasescope.models.parts import embed, hidden_layers, pre_activations
 from phasescope.models.taps import shapes, tap_modules
 from phasescope.models.zoo import BasicBlock, Network, build
@@ -57,8 +58,9 @@ class Run:
         with torch.device("meta"):
             self.network = build(settings.model, images.channels, images.resolution, images.classes).eval()
             image = torch.zeros(1, images.channels, images.resolution, images.resolution)
-            #: What passes through its layers, of which nothing is known but the shape.
-            self.embedded = embed(self.network, image.to(next(self.network.parameters())))
+            #: An input of the network, and what passes through its layers; nothing is known of both but the shape.
+            self.image = image.to(next(self.network.parameters()))
+            self.embedded = embed(self.network, self.image)
         kept = settings.activations
         self.seeds, self.steps = len(settings.train.seeds), len(checkpoint_steps(settings.train.iterations))
         self.train, self.test = kept_of(images, kept)
@@ -88,6 +90,21 @@ class Run:
         if asked is not None:
             return asked
         return hidden_layers(self.network, [layer.name for layer in self.layers], self.embedded)
+
+    @cached_property
+    def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The weights of every pair of consecutive layers of the network, as matrices."""
+        return [matrices(self.network, pair) for pair in pairs(self.network, self.image)]
+
+    @property
+    def outputs(self) -> int:
+        """Logits of the network."""
+        return next(self.network.get_submodule("head").parameters()).shape[0]
+
+    @property
+    def probes(self) -> int:
+        """Test samples between which the tangent kernel is taken."""
+        return min(self.settings.kernel.probes, self.test)
 
     @property
     def decoder_fits(self) -> int:

@@ -208,6 +208,17 @@ def _rest(run: Run, layer: str) -> float:
     return counter.get_total_flops()
 
 
+def kernel(run: Run, workers: int) -> Work:
+    """A forward and a backward pass of every probe for each output, and products of the weights of layers."""
+    settings, (forward, calls) = run.settings.kernel, _passes(run)
+    done = Work()
+    if "tangent-kernel" in settings.measures:
+        done += Work(UPDATE * forward * run.probes * run.outputs, calls * (1 + run.outputs))
+    if "layer-alignment" in settings.measures:
+        done += Work(matrices=sum(2.0 * len(first) * (first.numel() + second.numel()) for first, second in run.pairs))
+    return _side_by_side(done, run.seeds * run.steps, workers) + Work(starts=1)
+
+
 def transfer(run: Run, settings: TransferSettings, target: Images, workers: int) -> Work:
     """Other images than the run's own pass through every checkpoint; classifiers are fitted to each layer and label."""
     train, test = kept_of(target, settings)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from phasescope.figures import complexity, curves, decoders, distributions, information, timescales, transfer
+from phasescope.figures import complexity, curves, decoders, distributions, information, kernel, timescales, transfer
 from phasescope.figures.drawing import Drawing, Results
 from phasescope.params.figures import FiguresSettings
 
@@ -53,3 +53,8 @@ def _together(results: Mapping[str, Results], settings: FiguresSettings) -> Iter
     bent = {run: result.complexity for run, result in results.items() if result.complexity}  # with any variable
     if bent:
         yield complexity.complexity(bent)
+    learned = {run: result.kernel for run, result in results.items() if result.kernel}
+    for draw_one, variable in ((kernel.kernel, "tangent_kernel"), (kernel.alignment, "alignment")):
+        having = {run: found for run, found in learned.items() if variable in found}
+        if having:
+            yield draw_one(having)

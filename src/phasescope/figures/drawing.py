@@ -48,6 +48,9 @@ class Results:
     #: What `complexity` measures: ``linear_mapping_number`` (seed, step, layer), ``local_complexity`` (seed, step,
     #: nonlinearity, part), ``total_complexity`` (seed, step, part), ``neurons`` (nonlinearity); or some of these.
     complexity: Dataset | None = None
+    #: What `kernel` measures: ``relative_change``, ``cosine``, ``effective_rank``, ``target_alignment`` (seed, step);
+    #: ``alignment`` and ``norm_product`` (seed, step, pair), ``width`` (pair); or some of these.
+    kernel: Dataset | None = None
     #: ``train_accuracy``, ``test_accuracy``, ``test_loss`` (seed, step), as often as they were looked at.
     training: Dataset | None = None
     #: What `phasescope.timescales.time_scales` returns.

@@ -26,6 +26,9 @@ class PhasesSettings(Section):
     decline: Annotated[float, Field(ge=0, lt=1)] = 0.05
     #: … from where it leaves the largest value to where it reaches the last one, within this share of their difference.
     margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    #: From the first step to the last, layers align where ζ rises by more than this, are rescaled where ln N changes by
+    #: more, and a network learns as a kernel method where its tangent kernel changes by no more than this share.
+    mechanism: Annotated[float, Field(gt=0, le=1)] = 0.05
 
 
 class PhasesJob(PhasesSettings):

@@ -20,6 +20,7 @@ from phasescope.params.decode import DecodeSettings
 from phasescope.params.distributions import DistributionsSettings
 from phasescope.params.figures import FiguresJob, FiguresSettings, SolvedRun
 from phasescope.params.information import InformationSettings
+from phasescope.params.kernel import KernelSettings
 from phasescope.params.models import OF_TOKENS, ModelSettings
 from phasescope.params.phases import PhasesJob, PhasesSettings
 from phasescope.params.probe import ProbeSettings
@@ -39,6 +40,7 @@ PER_RUN: dict[str, type[Section]] = {
     "distributions": DistributionsSettings,
     "information": InformationSettings,
     "complexity": ComplexitySettings,
+    "kernel": KernelSettings,
 }
 
 
@@ -54,6 +56,7 @@ class RunSettings(Section):
     distributions: DistributionsSettings
     information: InformationSettings
     complexity: ComplexitySettings
+    kernel: KernelSettings
 
 
 class Settings(Section):
@@ -68,6 +71,7 @@ class Settings(Section):
     distributions: DistributionsSettings = DistributionsSettings()
     information: InformationSettings = InformationSettings()
     complexity: ComplexitySettings = ComplexitySettings()
+    kernel: KernelSettings = KernelSettings()
     transfer: dict[Name, TransferSettings] = {}
     phases: PhasesSettings = PhasesSettings()
     theory: TheorySettings = TheorySettings()
