@@ -28,7 +28,12 @@ def main() -> None:
         measures = {measure: run.measure(measure) for measure in MEASURES}
         transfers = {target: run.measure(f"transfer-{target}") for target in job.transfers[name]}
         results[name] = Results(
-            job.datasets[name], phases=phases[name], times=times[name], transfers=transfers, **measures
+            job.datasets[name],
+            phases=phases[name],
+            times=times[name],
+            scaled=job.scaled.get(name),
+            transfers=transfers,
+            **measures,
         )
     solved = read_theory(stage.THEORY / "feature-strength").load()
     with commit.scratch(stage.FIGURES) as scratch:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from phasescope.models.parts import embed, hidden_layers, pre_activations
+from phasescope.models.parts import BENT_AT_ZERO, embed, hidden_layers, pre_activations
 from phasescope.models.taps import shapes, tap_modules
 from phasescope.models.zoo import BasicBlock, Network, build
 from phasescope.params.activations import ActivationsSettings, Tap
@@ -55,7 +55,9 @@ class Run:
     def __init__(self, settings: RunSettings, images: Images) -> None:
         self.settings, self.images = settings, images
         with torch.device("meta"):
-            self.network = build(settings.model, images.channels, images.resolution, images.classes).eval()
+            #: One for each class, or one number.
+            self.outputs = settings.train.outputs(images.classes)
+            self.network = build(settings.model, images.channels, images.resolution, self.outputs).eval()
             image = torch.zeros(1, images.channels, images.resolution, images.resolution)
             #: What passes through its layers, of which nothing is known but the shape.
             self.embedded = embed(self.network, image.to(next(self.network.parameters())))
@@ -78,8 +80,9 @@ class Run:
 
     @cached_property
     def nonlinearities(self) -> dict[str, int]:
-        """Nonlinearities of the network, and the numbers that each takes of a sample."""
-        return {path: values.shape[1] for path, values in pre_activations(self.network, self.embedded).items()}
+        """Nonlinearities of the network that bend at zero, and the numbers that each takes of a sample."""
+        bent = pre_activations(self.network, self.embedded, kinds=BENT_AT_ZERO)
+        return {path: values.shape[1] for path, values in bent.items()}
 
     @cached_property
     def hidden_layers(self) -> list[str]:

@@ -3,7 +3,16 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from phasescope.figures import complexity, curves, decoders, distributions, information, timescales, transfer
+from phasescope.figures import (
+    complexity,
+    curves,
+    decoders,
+    distributions,
+    information,
+    initialisation,
+    timescales,
+    transfer,
+)
 from phasescope.figures.drawing import Drawing, Results
 from phasescope.params.figures import FiguresSettings
 
@@ -53,3 +62,6 @@ def _together(results: Mapping[str, Results], settings: FiguresSettings) -> Iter
     bent = {run: result.complexity for run, result in results.items() if result.complexity}  # with any variable
     if bent:
         yield complexity.complexity(bent)
+    scaled = initialisation.families(results)
+    if scaled:
+        yield initialisation.initialisation_scale(scaled)
