@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 from conftest import BARE
-from phasescope.budget import _images
+from phasescope.budget import _images, outputs
 from phasescope.data.dataset import standardised
 from phasescope.data.properties import number
 from phasescope.data.sources import load
@@ -157,6 +157,10 @@ def test_samples_on_a_line(tmp_path):
     assert dataset.train.sum() == 2000
     known = _images(chosen, tmp_path)
     assert (known.channels, known.train, known.test, known.classes) == (7, 2000, 2000, 2)
+    files = [path.stat().st_size for path in (tmp_path / "d").rglob("*") if path.is_file()]
+    budgeted = outputs.dataset(known)
+    assert budgeted.files == len(files)
+    assert budgeted.bytes == pytest.approx(sum(files), rel=0.1)
     np.testing.assert_array_equal(number(dataset, "value"), dataset.values)
 
 

@@ -175,7 +175,9 @@ def _images(dataset: DatasetSettings, path: Path) -> Images | None:
         ratio = outputs.PAIR / (channels * np.dtype("float16").itemsize)
         return Images(channels, train, pairs - train, dataset.classes, resolution, "float16", ratio)
     if dataset.source == "linear-regression" and dataset.train_samples is not None:
-        return Images(channels, dataset.train_samples, dataset.train_samples, 2, resolution, "float64", outputs.LINE)
+        drawn = dataset.train_samples
+        # All attributes of a sample are the same number.
+        return Images(channels, drawn, drawn, 2, resolution, "float64", 1 / channels, values=True)
     if dataset.source in KNOWN:
         native, dtype, ratio = outputs.NATIVE[dataset.source]
         if resolution != native:

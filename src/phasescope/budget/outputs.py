@@ -44,8 +44,6 @@ NATIVE = {
 RESAMPLED, PHOTOGRAPHS = 0.8, 0.95
 #: Attributes of the feature-strength model, which are zeros but for one block.
 BLOCKS = 0.01
-#: Samples on a line: of all but one attribute, nothing is new.
-LINE = 0.5
 #: Bytes on the disk of a pair of one-hot tokens: 5.3 and 5.0 modulo 59 and 96, 3.2 of 120 permutations.
 PAIR = 5
 #: Standardised pixels of uint8 images in float16, of a byte that the images themselves take.
@@ -61,6 +59,7 @@ def dataset(images: Images) -> Store:
             **dict.fromkeys(("sample", "label"), _counting(count)),
             "split": _texts(count, 0.01),
             **dict.fromkeys(("mean", "std"), _measures(images.channels)),
+            **({"value": _measures(count)} if images.values else {}),
         }
     )
 

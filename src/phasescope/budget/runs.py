@@ -27,6 +27,7 @@ class Images(NamedTuple):
     resolution: int
     dtype: str
     ratio: float  #: bytes on the disk of a byte in memory
+    values: bool = False  #: whether a number comes with every sample
 
     @property
     def pixels(self) -> int:

@@ -1,11 +1,13 @@
 """The scale of the initial weights against accuracy, as in Figures 2 and 3 of "When Does Feature Learning Happen?"."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from phasescope.figures.drawing import Drawing, Results, Row, named
 from phasescope.figures.layout import heading, legend, side_by_side
@@ -15,6 +17,7 @@ from phasescope.figures.style import BLACK, COLOURS, Array, style
 Family = dict[float, tuple[str, Results]]
 
 _PARTS: dict[str, dict[str, Any]] = {"train": {"linestyle": "--"}, "test": {"linestyle": "-"}}
+_WORDS = {"train": "training samples", "test": "test samples"}
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -49,11 +52,15 @@ def initialisation_scale(found: Mapping[str, Family]) -> Drawing:
         for part in _PARTS:
             _draw(axes_of[datasets[name]], rows, part, name, family, look)
     for dataset, axes in axes_of.items():
+        scales = sorted({scale for name, family in found.items() if datasets[name] == dataset for scale in family})
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator(scales[:: math.ceil(len(scales) / 8)]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda scale, _: f"{scale:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("scale of the initial weights")
         heading(axes, dataset)
     stacks[0][0].set_ylabel("accuracy")
-    parts = [Line2D([], [], color=BLACK, **line, label=f"{part} samples") for part, line in _PARTS.items()]
+    parts = [Line2D([], [], color=BLACK, **line, label=_WORDS[part]) for part, line in _PARTS.items()]
     legend(figure, [*handles, *parts])
     return Drawing("initialisation-scale", figure, rows)
 
