@@ -318,6 +318,16 @@ PERCEPTRON = BARE.replace("digits}", "digits, resolution: 8}").replace("{name: v
         ),
         (
             "source: digits, resolution: 8",
+            "source: digits, train_samples: 1797",
+            "datasets.digits: `train_samples` of digits can be 10 to 1,787; leave it out for all; got",
+        ),
+        (
+            "source: digits, resolution: 8",
+            "source: mnist, draw_seed: 3",
+            "datasets.digits: `draw_seed` is of the draw of `train_samples`: set that too, or leave it out; got",
+        ),
+        (
+            "source: digits, resolution: 8",
             "source: digits, slope: 2",
             "datasets.digits: `slope` is for the source linear-regression alone; leave it out; got",
         ),

@@ -33,6 +33,14 @@ _NEEDED: dict[Source, tuple[str, ...]] = {
     "binary-operation": ("operation",),
     "linear-regression": ("inputs", "train_samples"),
 }
+#: As few and as many training samples as can be drawn of the sources that are always the same: one of each class at
+#: least is drawn, and one is left.
+_DRAWN: dict[Source, tuple[int, int]] = {
+    "digits": (10, 1787),
+    **dict.fromkeys(("mnist", "fashion-mnist"), (10, 59_990)),
+    "cifar10": (10, 49_990),
+    "cifar100": (100, 49_900),
+}
 #: Permutations of five things, which `composition` is of.
 _PERMUTATIONS = math.factorial(5)
 
@@ -125,6 +133,12 @@ class DatasetSettings(Section):
             if self.source not in sources and getattr(self, name) != fields[name].default:
                 which = f"source {sources[0]}" if len(sources) == 1 else f"sources {', '.join(sources)}"
                 raise ValueError(f"`{name}` is for the {which} alone; leave it out")
+        if self.train_samples is not None and self.source in _DRAWN:
+            least, most = _DRAWN[self.source]
+            if not least <= self.train_samples <= most:
+                raise ValueError(f"`train_samples` of {self.source} can be {least} to {most:,}; leave it out for all")
+        if self.draw_seed and self.train_samples is None and self.source != "digits":
+            raise ValueError("`draw_seed` is of the draw of `train_samples`: set that too, or leave it out")
         if self.statistics is not None and self.grey != self.statistics.endswith("mnist"):
             raise ValueError(f"`statistics` of {self.statistics} do not fit: those of mnist are of grey images")
         if (self.source == "image-folder") != (self.folder is not None):
