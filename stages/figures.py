@@ -28,7 +28,12 @@ def main() -> None:
         measures = {measure: run.measure(measure) for measure in MEASURES}
         transfers = {target: run.measure(f"transfer-{target}") for target in job.transfers[name]}
         results[name] = Results(
-            job.datasets[name], phases=phases[name], times=times[name], transfers=transfers, **measures
+            job.datasets[name],
+            phases=phases[name],
+            times=times[name],
+            scaled=job.scaled.get(name),
+            transfers=transfers,
+            **measures,
         )
     solved, network = (read_theory(stage.THEORY / model).load() for model in ("feature-strength", "linear-network"))
     with commit.scratch(stage.FIGURES) as scratch:

@@ -45,6 +45,16 @@ def test_folder_with_train_and_test(tmp_path):
     np.testing.assert_array_equal([dataset.mean, dataset.std], [mean, std])
 
 
+def test_some_of_the_training_images_whose_statistics_count(tmp_path):
+    folders(tmp_path, samples=6, splits=("train", "test"))
+    whole, some = (load_folder(tmp_path, train_samples=count) for count in (None, 4))
+    assert list(some.labels) == [0] * 2 + [1] * 2 + [0] * 6 + [1] * 6
+    assert (some.train.sum(), len(some.labels)) == (4, 16)
+    np.testing.assert_array_equal(some.images[4:], whole.images[12:])
+    assert all(any((image == one).all() for one in whole.images[:12]) for image in some.images[:4])
+    np.testing.assert_array_equal([some.mean, some.std], channel_statistics(some.images[:4]))
+
+
 def test_images_of_other_shapes_and_formats(tmp_path):
     folders(tmp_path)
     (tmp_path / "cat" / "0.png").unlink()

@@ -8,16 +8,20 @@ from phasescope.params.settings import read
 from phasescope.resolve import resolve
 
 TRAIN_KEYS = (
-    "batch_size, betas, evaluate_every, iterations, learning_rate, loss, momentum, optimiser, sampling, seeds, warmup, "
-    "weight_decay"
+    "batch_size, betas, evaluate_every, iterations, learning_rate, loss, momentum, optimiser, sampling, seeds, target, "
+    "warmup, weight_decay"
 )
 TOP_KEYS = (
     "activations, complexity, datasets, decode, distributions, figures, information, kernel, phases, probe, runs, "
     "theory, train, transfer"
 )
 RUN_KEYS = "activations, complexity, dataset, decode, distributions, information, kernel, model, probe, train"
-NETWORKS = "f0, vgg8, vgg11, vgg13, vgg16, resnet10, embedding-mlp, transformer-1, transformer-2"
-SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder, feature-strength, binary-operation"
+MODEL_KEYS = "bias, depth, dtype, initialisation, initialisation_scale, name, nonlinearity, units, width"
+NETWORKS = "f0, mlp, vgg8, vgg11, vgg13, vgg16, resnet10, embedding-mlp, transformer-1, transformer-2"
+SOURCES = (
+    "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder, feature-strength, binary-operation, "
+    "linear-regression"
+)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +39,7 @@ SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder, featur
         (
             "width: 0.05",
             "widht: 1",
-            "runs.small.model.widht: unknown key 'widht'; did you mean 'width'? "
-            "known: dtype, initialisation, name, width",
+            f"runs.small.model.widht: unknown key 'widht'; did you mean 'width'? known: {MODEL_KEYS}",
         ),
         (
             "dataset: digits\n    model: {name: f0}",
@@ -59,7 +62,7 @@ SOURCES = "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder, featur
         (
             "model: {name: f0}",
             "model: f0",
-            "runs.flat.model: expected a group of settings (dtype, initialisation, name, width), got the text 'f0'",
+            f"runs.flat.model: expected a group of settings ({MODEL_KEYS}), got the text 'f0'",
         ),
         ("    model: {name: f0}\n", "", "runs.flat.model: is missing"),
         (

@@ -42,6 +42,20 @@ def test_small_mnist(small_mnist):
     check(load("mnist", small_mnist), 1, 32)
 
 
+def test_some_of_the_training_images_and_all_of_the_test_images(small_mnist):
+    whole = load("mnist", small_mnist, resolution=28)
+    some = load("mnist", small_mnist, resolution=28, train_samples=20, mean=0.5, std=2.0)
+    assert (some.train.sum(), len(some.labels)) == (20, 40)
+    assert np.bincount(some.labels[:20]).tolist() == [2] * 10
+    np.testing.assert_array_equal(some.images[20:], whole.images[40:])
+    drawn = [next(i for i, image in enumerate(whole.images) if (image == one).all()) for one in some.images[:20]]
+    assert drawn == sorted(drawn)
+    np.testing.assert_array_equal(some.labels[:20], whole.labels[drawn])
+    np.testing.assert_allclose(standardised(some), (some.images / 255 - 0.5) / 2, atol=1e-6)
+    told = "train_samples is 31, and training images are 40 of 10 classes: choose 10 to 30, or leave it out"
+    refused(told, "mnist", small_mnist, train_samples=31)
+
+
 @pytest.mark.skipif(
     not (Path(os.environ.get("PHASESCOPE_DATA", "unset")) / "MNIST" / "raw").is_dir(),
     reason="PHASESCOPE_DATA names no folder that holds MNIST/raw",

@@ -30,7 +30,10 @@ STAGES: dict[str, dict[str, Any]] = {
         "deps": ["params.yaml"],
         "outs": [
             {"configs": KEPT},
-            *({f"watch/{source}": KEPT} for source in ("digits", "feature-strength", "binary-operation")),
+            *(
+                {f"watch/{source}": KEPT}
+                for source in ("digits", "feature-strength", "binary-operation", "linear-regression")
+            ),
         ],
     },
     "prepare": {

@@ -19,9 +19,9 @@ from phasescope.data.tensors import Images
 from phasescope.errors import UserError
 from phasescope.models import state
 from phasescope.models.batchnorm import recalibrate, use_batch_statistics
-from phasescope.models.losses import LOSSES, UNITS
+from phasescope.models.losses import LOSSES, UNITS, told_right
 from phasescope.models.taps import Capture, shapes
-from phasescope.models.zoo import Network, build, place
+from phasescope.models.zoo import Network, build_for, place
 from phasescope.parallel import map_in_processes
 from phasescope.params.activations import ActivationsSettings, Tap
 from phasescope.params.train import TrainJob
@@ -76,7 +76,8 @@ def record(
     if training.extra["dataset"] != dataset.digest:
         raise StoreError(f"{training_path} was made with another dataset than {dataset_path} is now; run `dvc repro`")
     length = batch_length(job.batch_size, settings)
-    shared = [job.model.model_dump(), job.loss, settings.model_dump(exclude={"taps"}), length, dataset.digest]
+    kept = settings.model_dump(exclude={"taps"})
+    shared = [job.model.model_dump(), job.loss, job.target, kept, length, dataset.digest]
     steps = checkpoint_steps(job.iterations)
     keys = [
         [commit.fingerprint(*shared, training.extra["weights"][str(seed)][str(step)]) for step in steps]
@@ -177,7 +178,7 @@ class Recorder:
     def __init__(self, job: TrainJob, settings: ActivationsSettings, dataset: Dataset, device: torch.device) -> None:
         kept = kept_samples(dataset, settings.train_samples, settings.test_samples)
         self._job, self._settings, self._dataset, self._device = job, settings, dataset, device
-        self._data = Images.of(dataset, kept, device, job.model.dtype)
+        self._data = Images.of(dataset, kept, device, job.model.dtype, job.target)
         self._calibration = Images.of(dataset, calibration_samples(dataset, settings), device, job.model.dtype).images
         train = dataset.train[kept]
         self._batches = batches(train, job.batch_size, settings)
@@ -195,7 +196,7 @@ class Recorder:
             known: the record, if it was made before; BatchNorm is then not recalibrated again.
             where: which checkpoint, for errors.
         """
-        network = place(build(self._job.model, *self._dataset.shape), self._device)
+        network = place(build_for(self._job, *self._dataset.shape), self._device)
         state.unflatten(network, torch.from_numpy(weights), table)
         if known is not None and self._settings.batchnorm == "recalibrated":
             network.eval()
@@ -203,8 +204,8 @@ class Recorder:
             return forward(network, self._settings.dtype, taps, self._data.images, self._batches, where)[0], known
         statistics = set_batchnorm(network, self._settings, self._calibration)
         activations, outputs = forward(network, self._settings.dtype, taps, self._data.images, self._batches, where)
-        losses = LOSSES[self._job.loss](outputs, self._data.labels, reduction="none").double()
-        correct = (outputs.argmax(1) == self._data.labels).double()
+        losses = LOSSES[self._job.loss](outputs, self._data.targets, reduction="none").double()
+        correct = told_right(outputs, self._data.targets).double()
         values = {
             "batchnorm": statistics.cpu().numpy(),
             "loss": np.array([losses[part].mean().item() for part in self._parts]),
@@ -316,7 +317,7 @@ def _allocate(
 ) -> list[dict[str, Any]]:
     """Make the group with its coordinates and empty arrays; gives the BatchNorm table."""
     with torch.device("meta"):
-        network = build(job.model, *dataset.shape)
+        network = build_for(job, *dataset.shape)
     tap_shapes = _shapes(network, settings, dataset)
     kept = kept_samples(dataset, settings.train_samples, settings.test_samples)
     group = arrays.create_group(path, {"classes": dataset.classes}, ("index", "label", "split"))

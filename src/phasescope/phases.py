@@ -119,7 +119,7 @@ def _layer(cells: Dataset, probe: Dataset, settings: PhasesSettings) -> Numbers:
     tail = (1 - settings.confidence) / 2
     fvu = cells.fvu.mean("seed")
     accuracy = probe.network_accuracy.sel(seed=cells.seed.values).mean("seed", skipna=False)
-    highest = int(accuracy.values.argmax())
+    highest = int(accuracy.values.argmax())  # the first step where a number is learnt, which has no accuracy
     return {
         "phases": mean["phases"],
         "seeds": len(seeds),
@@ -146,7 +146,7 @@ def _layer(cells: Dataset, probe: Dataset, settings: PhasesSettings) -> Numbers:
         "fvu_minimum": _plain(fvu.sel(step=mean["minimum_at"])),
         "fvu_end": _plain(fvu.isel(step=-1)),
         "accuracy_highest": _plain(accuracy[highest]),
-        "accuracy_highest_at": int(accuracy.step[highest]),
+        "accuracy_highest_at": int(accuracy.step[highest]) if np.isfinite(accuracy[highest]) else None,
         "accuracy_end": _plain(accuracy[-1]),
         "per_seed": per_seed,
     }

@@ -24,7 +24,7 @@ from phasescope.activations import Recorder
 from phasescope.compute import Compute
 from phasescope.errors import UserError
 from phasescope.models import state
-from phasescope.models.zoo import build
+from phasescope.models.zoo import build_for
 from phasescope.params.activations import ActivationsSettings
 from phasescope.params.train import TrainJob
 from phasescope.progress import Progress
@@ -126,7 +126,7 @@ class _Again:
         self._settings = ActivationsSettings.model_validate(self._recording.settings)
         self._recorder = Recorder(job, self._settings, dataset, device)
         with torch.device("meta"):
-            table = state.table(build(job.model, *dataset.shape))
+            table = state.table(build_for(job, *dataset.shape))
         self._elements = sum(entry["length"] for entry in table)
         self._weights = arrays.open_dataset(training.path / arrays.GROUP)["weights"]
         self._stored = arrays.open_dataset(kept.path / arrays.GROUP)

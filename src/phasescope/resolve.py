@@ -10,7 +10,7 @@ from phasescope.measures.decoders import deconvolution
 from phasescope.models.parts import embed, why_not_hidden
 from phasescope.models.taps import shapes
 from phasescope.models.zoo import Network, build
-from phasescope.params.datasets import OF_ATTRIBUTES
+from phasescope.params.datasets import OF_ATTRIBUTES, DatasetSettings
 from phasescope.params.models import CONVOLUTIONAL
 from phasescope.params.settings import RunSettings, Settings, read, unknown
 
@@ -31,10 +31,27 @@ def resolve(path: Path) -> Settings:
         _unknown_runs,
         _unfit_targets,
     )
-    mistakes = [mistake for check in checks for mistake in check(settings)]
+    # A network that is to tell what its samples do not have cannot be built to be looked at.
+    mistakes = list(_unfit_numbers(settings)) or [mistake for check in checks for mistake in check(settings)]
     if mistakes:
         raise UserError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return settings
+
+
+def _unfit_numbers(settings: Settings) -> Iterator[str]:
+    """Numbers that networks are to learn, and that their samples do not have."""
+    for name, run in settings.runs.items():
+        dataset, target = settings.datasets[run.dataset], run.train.target
+        if target == "ink" and _kind(dataset) != KINDS[1]:
+            yield (
+                f"runs.{name}.train.target: 'ink' is a number of {KINDS[1]}, and those of {run.dataset!r} are "
+                f"{_kind(dataset)}; choose another"
+            )
+        if target == "value" and dataset.source != "linear-regression":
+            yield (
+                f"runs.{name}.train.target: 'value' is the number of a sample of linear-regression, and the source of "
+                f"{run.dataset!r} is {dataset.source}; choose another"
+            )
 
 
 def _unseen_taps(settings: Settings) -> Iterator[str]:
@@ -125,13 +142,18 @@ def _unfit_targets(settings: Settings) -> Iterator[str]:
                     f"{transfer.run} is trained on: {others}; got {mine}"
                 )
         for index, label in enumerate(transfer.labels):
-            kind = "attributes" if target.source in OF_ATTRIBUTES else KINDS[target.image[0]]
+            kind = _kind(target)
             needed = [KINDS[channels] for channels in NEEDED[label]] if label in NEEDED else [kind]
             if kind not in needed:
                 yield (
                     f"transfer.{name}.labels[{index}]: {label!r} is a label of {' or '.join(needed)}, and those of "
                     f"{transfer.dataset!r} are {kind}; choose another"
                 )
+
+
+def _kind(dataset: DatasetSettings) -> str:
+    """What its samples are."""
+    return "attributes" if dataset.source in OF_ATTRIBUTES else KINDS[dataset.image[0]]
 
 
 def _lonely_batches(settings: Settings) -> Iterator[str]:
@@ -148,6 +170,8 @@ def _unfit_taps(settings: Settings) -> Iterator[str]:
             network = _network(settings, run)
         channels, resolution = settings.datasets[run.dataset].image
         for tap in run.activations.taps:
+            if tap.name == "softmax" and run.train.target != "class":
+                yield f"runs.{name}.activations.taps: 'softmax' is of classes, and train.target is none; leave it out"
             try:
                 shapes(network, [tap], channels, resolution)
             except UserError as error:
@@ -157,4 +181,4 @@ def _unfit_taps(settings: Settings) -> Iterator[str]:
 def _network(settings: Settings, run: RunSettings) -> Network:
     """The run's network, but for the number of classes where files say it, which does not matter to a tap."""
     dataset = settings.datasets[run.dataset]
-    return build(run.model, *dataset.image, classes=dataset.classes or 2)
+    return build(run.model, *dataset.image, run.train.outputs(dataset.classes or 2))

@@ -102,14 +102,14 @@ class Run(StoredRun):
         import torch
 
         from phasescope.models import state
-        from phasescope.models.zoo import build
+        from phasescope.models.zoo import build_for
 
         job = self.trained_with
         try:
             channels, resolution, _ = self.training.attrs["image"]
             # Nothing is allocated for settings that do not belong to these weights.
             with torch.device("meta"):
-                network = build(job.model, channels, resolution, len(self.training.attrs["classes"]))
+                network = build_for(job, channels, resolution, len(self.training.attrs["classes"]))
             table = state.table(network)
         except (KeyError, TypeError, ValueError, RuntimeError):
             table = []

@@ -25,8 +25,8 @@ from phasescope.data.dataset import Dataset
 from phasescope.data.tensors import Images
 from phasescope.errors import UserError
 from phasescope.models import optimisers, state
-from phasescope.models.losses import LOSSES, UNITS
-from phasescope.models.zoo import build, place
+from phasescope.models.losses import LOSSES, UNITS, told_right
+from phasescope.models.zoo import build_for, place
 from phasescope.parallel import map_in_processes
 from phasescope.params.train import TrainJob
 from phasescope.progress import Progress, tell_computed
@@ -152,7 +152,7 @@ def train_seed(
     advance(training.step)
     known = len(training.hashes)
     saved_at = time.monotonic()
-    for batch in batches(job, training.seed, len(training.images.labels), training.step):
+    for batch in batches(job, training.seed, len(training.images.targets), training.step):
         training.look()
         if time.monotonic() - saved_at > RESUME_INTERVAL:
             training.save()
@@ -187,10 +187,10 @@ class _SeedTraining:
         self.hashes: list[str] = []
         training = np.flatnonzero(dataset.train)
         looked_at = np.random.default_rng(3).permutation(training)[:EVALUATION_IMAGES]
-        self.images = Images.of(dataset, training, device, job.model.dtype)
+        self.images = Images.of(dataset, training, device, job.model.dtype, job.target)
         self._looked_at = {
-            "train": Images.of(dataset, np.sort(looked_at), device, job.model.dtype),
-            "test": Images.of(dataset, np.flatnonzero(~dataset.train), device, job.model.dtype),
+            "train": Images.of(dataset, np.sort(looked_at), device, job.model.dtype, job.target),
+            "test": Images.of(dataset, np.flatnonzero(~dataset.train), device, job.model.dtype, job.target),
         }
         self._steps = checkpoint_steps(job.iterations)
         self._evaluation_steps = evaluation_steps(job.iterations, job.evaluate_every)
@@ -200,7 +200,7 @@ class _SeedTraining:
         self._loss = LOSSES[job.loss]
         self._weights = arrays.open_array(path, "weights")
         torch.manual_seed(self.seed)
-        self._network = place(build(job.model, *dataset.shape), device)
+        self._network = place(build_for(job, *dataset.shape), device)
         self._network.train()
         self._drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self._network.modules())
         self._optimiser = optimisers.build(job, self._network)
@@ -214,17 +214,17 @@ class _SeedTraining:
         if self._drops:
             # Of every device, so that any step drops the same units wherever a training begins again.
             torch.manual_seed(int(np.random.SeedSequence([self.seed, self.step]).generate_state(1, np.uint64)[0]))
-        rows = torch.from_numpy(batch).to(self.images.labels.device)
-        labels = self.images.labels[rows]
+        rows = torch.from_numpy(batch).to(self.images.targets.device)
+        targets = self.images.targets[rows]
         outputs = self._network(self.images.images[rows])
-        loss = self._loss(outputs, labels)
+        loss = self._loss(outputs, targets)
         for group in self._optimiser.param_groups:
             group["lr"] = self._job.learning_rate * min(1.0, (self.step + 1) / max(1, self._job.warmup))
         self._optimiser.zero_grad()
         loss.backward()
         self._optimiser.step()
         self._logs[0, self.step] = loss.detach()
-        self._logs[1, self.step] = (outputs.detach().argmax(1) == labels).float().mean()
+        self._logs[1, self.step] = told_right(outputs.detach(), targets).mean()
         self.step += 1
 
     def look(self) -> None:
@@ -334,26 +334,29 @@ def batches(job: TrainJob, seed: int, samples: int, start: int) -> Iterator[np.n
 
 
 def evaluate(network: nn.Module, data: Images, criterion: Callable[..., torch.Tensor]) -> tuple[float, float]:
-    """Mean loss by `criterion` (one of `LOSSES`) and accuracy on `data` in eval mode, leaving the network as it was."""
+    """Mean loss by `criterion` (one of `LOSSES`) and accuracy on `data` in eval mode, leaving the network as it was.
+
+    There is no accuracy of numbers: it is NaN.
+    """
     was_training = network.training
     network.eval()
     loss = correct = 0.0
     with torch.no_grad():
-        for images, labels in zip(
-            data.images.split(EVALUATION_BATCH), data.labels.split(EVALUATION_BATCH), strict=True
+        for images, targets in zip(
+            data.images.split(EVALUATION_BATCH), data.targets.split(EVALUATION_BATCH), strict=True
         ):
             outputs = network(images)
-            loss += criterion(outputs, labels, reduction="sum").item()
-            correct += (outputs.argmax(1) == labels).sum().item()
+            loss += criterion(outputs, targets, reduction="sum").item()
+            correct += told_right(outputs, targets).sum().item()
     network.train(was_training)
-    return loss / len(data.labels), correct / len(data.labels)
+    return loss / len(data.targets), correct / len(data.targets)
 
 
 def _allocate(path: Path, job: TrainJob, dataset_path: Path) -> None:
     """Make the group with its coordinates and the empty array of weights."""
     dataset = read_dataset(dataset_path)
     with torch.device("meta"):
-        network = build(job.model, *dataset.shape)
+        network = build_for(job, *dataset.shape)
     table = state.table(network)
     steps = checkpoint_steps(job.iterations)
     group = arrays.create_group(path, {"classes": dataset.classes, "image": list(dataset.images.shape[1:])})

@@ -174,11 +174,19 @@ def _images(dataset: DatasetSettings, path: Path) -> Images | None:
         train = operations.split(dataset, pairs)
         ratio = outputs.PAIR / (channels * np.dtype("float16").itemsize)
         return Images(channels, train, pairs - train, dataset.classes, resolution, "float16", ratio)
+    if dataset.source == "linear-regression" and dataset.train_samples is not None:
+        drawn = dataset.train_samples
+        # All attributes of a sample are the same number.
+        return Images(channels, drawn, drawn, 2, resolution, "float64", 1 / channels, values=True)
     if dataset.source in KNOWN:
         native, dtype, ratio = outputs.NATIVE[dataset.source]
         if resolution != native:
             dtype, ratio = "float16", outputs.RESAMPLED
-        return Images(*KNOWN[dataset.source], resolution, dtype, ratio)
+        known, train, test, classes = KNOWN[dataset.source]
+        chosen = dataset.train_samples or train
+        # Of the digits, those that are not for training are for testing; other sources have a test part of their own.
+        test += (train - chosen) if dataset.source == "digits" else 0
+        return Images(known, chosen, test, classes, resolution, dtype, ratio)
     try:
         read(path, "dataset")
     except StoreError:

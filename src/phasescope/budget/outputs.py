@@ -61,6 +61,7 @@ def dataset(images: Images) -> Store:
             **dict.fromkeys(("sample", "label"), _counting(count)),
             "split": _texts(count, 0.01),
             **dict.fromkeys(("mean", "std"), _measures(images.channels)),
+            **({"value": _measures(count)} if images.values else {}),
         }
     )
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from phasescope.measures.alignment import matrices, pairs
-from phasescope.models.parts import embed, hidden_layers, pre_activations
+from phasescope.models.parts import BENT_AT_ZERO, embed, hidden_layers, pre_activations
 from phasescope.models.taps import shapes, tap_modules
 from phasescope.models.zoo import BasicBlock, Network, build
 from phasescope.params.activations import ActivationsSettings, Tap
@@ -28,6 +28,7 @@ class Images(NamedTuple):
     resolution: int
     dtype: str
     ratio: float  #: bytes on the disk of a byte in memory
+    values: bool = False  #: whether a number comes with every sample
 
     @property
     def pixels(self) -> int:
@@ -56,7 +57,9 @@ class Run:
     def __init__(self, settings: RunSettings, images: Images) -> None:
         self.settings, self.images = settings, images
         with torch.device("meta"):
-            self.network = build(settings.model, images.channels, images.resolution, images.classes).eval()
+            #: One for each class, or one number.
+            self.outputs = settings.train.outputs(images.classes)
+            self.network = build(settings.model, images.channels, images.resolution, self.outputs).eval()
             image = torch.zeros(1, images.channels, images.resolution, images.resolution)
             #: An input of the network, and what passes through its layers; nothing is known of both but the shape.
             self.image = image.to(next(self.network.parameters()))
@@ -80,8 +83,9 @@ class Run:
 
     @cached_property
     def nonlinearities(self) -> dict[str, int]:
-        """Nonlinearities of the network, and the numbers that each takes of a sample."""
-        return {path: values.shape[1] for path, values in pre_activations(self.network, self.embedded).items()}
+        """Nonlinearities of the network that bend at zero, and the numbers that each takes of a sample."""
+        bent = pre_activations(self.network, self.embedded, kinds=BENT_AT_ZERO)
+        return {path: values.shape[1] for path, values in bent.items()}
 
     @cached_property
     def hidden_layers(self) -> list[str]:
@@ -95,11 +99,6 @@ class Run:
     def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The weights of every pair of consecutive layers of the network, as matrices."""
         return [matrices(self.network, pair) for pair in pairs(self.network, self.image)]
-
-    @property
-    def outputs(self) -> int:
-        """Logits of the network."""
-        return next(self.network.get_submodule("head").parameters()).shape[0]
 
     @property
     def probes(self) -> int:

@@ -311,7 +311,7 @@ def _side_by_side(work: Work, pieces: int, workers: int) -> Work:
 
 def _passes(run: Run) -> tuple[float, int]:
     images = run.images
-    return _forward(run.settings.model, images.channels, images.resolution, images.classes)
+    return _forward(run.settings.model, images.channels, images.resolution, run.outputs)
 
 
 @lru_cache

@@ -23,6 +23,8 @@ class Dataset:
     mean: np.ndarray
     #: (channel,) float64, standard deviation to go with it.
     std: np.ndarray
+    #: (sample,) float64, the number that comes with a sample, where there is one.
+    values: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -2,23 +2,25 @@
 
 import numpy as np
 import sklearn.datasets
-import sklearn.model_selection
 
 from phasescope.data.dataset import Dataset
 from phasescope.data.resample import resample
 from phasescope.data.statistics import channel_statistics
+from phasescope.data.stratified import stratified
 
-_TEST_SAMPLES = 500
+_TRAIN_SAMPLES = 1297
 
 
-def load_digits(resolution: int) -> Dataset:
-    """Digits at ``resolution`` (1,297 training, 500 test images, stratified by class, always the same)."""
+def load_digits(resolution: int, train_samples: int | None = None, draw_seed: int = 0) -> Dataset:
+    """Digits at ``resolution``: so many for training (none: 1,297), the others for testing, stratified by class.
+
+    Raises:
+        UserError: there are fewer, or none of a class would be left.
+    """
     bunch = sklearn.datasets.load_digits()
-    split = sklearn.model_selection.train_test_split(
-        np.arange(len(bunch.target)), test_size=_TEST_SAMPLES, random_state=0, stratify=bunch.target
-    )
-    order = np.concatenate([np.sort(part) for part in split])
-    train = np.arange(len(order)) < len(order) - _TEST_SAMPLES
+    split = stratified(bunch.target, train_samples or _TRAIN_SAMPLES, draw_seed, "the digits")
+    order = np.concatenate(split)
+    train = np.arange(len(order)) < len(split[0])
     images = resample(bunch.images[order, None], resolution, scale=16)
     mean, std = channel_statistics(images[train])
     return Dataset(

@@ -7,6 +7,7 @@ from PIL import Image
 
 from phasescope.data.dataset import Dataset
 from phasescope.data.statistics import STATISTICS, channel_statistics
+from phasescope.data.stratified import stratified
 from phasescope.errors import UserError
 from phasescope.params.datasets import DatasetSettings
 
@@ -20,13 +21,16 @@ def load_image_folder(settings: DatasetSettings, root: Path) -> Dataset:
     Without ``train`` and ``test`` folders, `test_fraction` of each class becomes test samples: drawn once and
     for all, at least one, and never all of them. Samples stand in the order of split, class name, file name.
     Images are read as RGB, or grey ones if `grey`, and brought to resolution × resolution by bicubic
-    interpolation, whatever their shape.
+    interpolation, whatever their shape. Where the settings ask for fewer training images than there are, the others
+    are left out.
 
     Raises:
-        UserError: the folder has not this form, a file is no image, or a channel is constant.
+        UserError: the folder has not this form, a file is no image, a channel is constant, or there are too few images.
     """
     folder = image_folder(settings, root)
     classes, training_files, test_files = _splits(folder, settings.test_fraction)
+    if settings.train_samples is not None:
+        training_files = _some(training_files, settings.train_samples, settings.draw_seed)
     files = [file for split in (training_files, test_files) for files in split for file in files]
     counts = [len(files) for split in (training_files, test_files) for files in split]
     images = np.empty((len(files), 1 if settings.grey else 3, settings.resolution, settings.resolution), np.uint8)
@@ -43,6 +47,16 @@ def load_image_folder(settings: DatasetSettings, root: Path) -> Dataset:
         mean, std = map(np.array, STATISTICS[settings.statistics])
     labels = np.repeat(np.tile(np.arange(len(classes)), 2), counts)
     return Dataset(images=images, labels=labels, train=train, classes=classes, mean=mean, std=std)
+
+
+def _some(files: "_ByClass", count: int, seed: int) -> "_ByClass":
+    """So many of the files of all classes, in proportion."""
+    labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files])
+    everything = [file for of_class in files for file in of_class]
+    chosen: _ByClass = [[] for _ in files]
+    for index in stratified(labels, count, seed, "training images")[0]:
+        chosen[labels[index]].append(everything[index])
+    return chosen
 
 
 def image_folder(settings: DatasetSettings, root: Path) -> Path:

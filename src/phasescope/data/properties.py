@@ -1,10 +1,11 @@
-"""Labels of images that are properties of the image itself, which a network can be asked about that was never told."""
+"""Properties of the samples themselves, beside their class: labels, and numbers that a network can learn to tell."""
 
 from typing import get_args
 
 import numpy as np
 
 from phasescope.data.dataset import Dataset
+from phasescope.params.train import Target
 from phasescope.params.transfer import Label
 
 QUADRANTS = ["top left", "top right", "bottom left", "bottom right"]
@@ -30,7 +31,7 @@ def label(dataset: Dataset, name: Label) -> tuple[np.ndarray, list[str]]:
         case "class":
             return dataset.labels.astype(np.int64), list(dataset.classes)
         case "ink":
-            ink = _sums(dataset.images).sum(axis=1)
+            ink = _ink(dataset)
             return (ink > np.median(ink[dataset.train])).astype(np.int64), ["less", "more"]
         case "quadrant":
             return _brightest_quadrant(dataset.images), list(QUADRANTS)
@@ -41,6 +42,27 @@ def label(dataset: Dataset, name: Label) -> tuple[np.ndarray, list[str]]:
                 means = (means / scale - dataset.mean) / dataset.std
             return means.argmax(axis=1), list(COLOURS)
     raise ValueError(f"{name!r} is none of {', '.join(get_args(Label))}")
+
+
+def number(dataset: Dataset, name: Target) -> np.ndarray:
+    """A number for every sample, (sample,) float64.
+
+    - `ink`: the sum of the pixels, less its mean over the training images, over its standard deviation there.
+    - `value`: the dataset's own.
+
+    Raises:
+        ValueError: it has none, or the name is that of no number.
+    """
+    if name == "ink":
+        ink = _ink(dataset)
+        return (ink - ink[dataset.train].mean()) / ink[dataset.train].std()
+    if name == "value" and dataset.values is not None:
+        return dataset.values
+    raise ValueError(f"{name!r} is no number of these samples")
+
+
+def _ink(dataset: Dataset) -> np.ndarray:
+    return np.asarray(_sums(dataset.images).sum(axis=1))
 
 
 def _brightest_quadrant(images: np.ndarray) -> np.ndarray:

@@ -1,6 +1,9 @@
 """From the settings of a dataset to its images, and to the raw files that they are read from."""
 
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from phasescope.data.dataset import Dataset
 from phasescope.data.layout import require_vision_files, vision_files, vision_folder
@@ -13,12 +16,19 @@ def load(settings: DatasetSettings, root: Path, download: bool) -> Dataset:
     """The dataset of ``settings``, read from the data folder ``root`` or, if ``download``, fetched into it.
 
     Raises:
-        UserError: files are missing or broken, or a download failed.
+        UserError: files are missing or broken, a download failed, or there are fewer samples than asked for.
     """
+    dataset = _load(settings, root, download)
+    mean = dataset.mean if settings.mean is None else np.full_like(dataset.mean, settings.mean)
+    std = dataset.std if settings.std is None else np.full_like(dataset.std, settings.std)
+    return replace(dataset, mean=mean, std=std)
+
+
+def _load(settings: DatasetSettings, root: Path, download: bool) -> Dataset:
     if settings.source == "digits":
         from phasescope.data.digits import load_digits
 
-        return load_digits(settings.resolution)
+        return load_digits(settings.resolution, settings.train_samples, settings.draw_seed)
     if settings.source == "feature-strength":
         from phasescope.data.feature_strength import load_feature_strength
 
@@ -27,10 +37,14 @@ def load(settings: DatasetSettings, root: Path, download: bool) -> Dataset:
         from phasescope.data.operations import load_binary_operation
 
         return load_binary_operation(settings)
+    if settings.source == "linear-regression":
+        from phasescope.data.linear_regression import load_linear_regression
+
+        return load_linear_regression(settings)
     if is_vision(settings.source):
         from phasescope.data.vision import load_vision
 
-        return load_vision(settings.source, settings.resolution, root, download)
+        return load_vision(settings, settings.source, root, download)
     from phasescope.data.image_folder import load_image_folder
 
     return load_image_folder(settings, root)

@@ -14,8 +14,9 @@ from phasescope.data.dataset import Dataset
 from phasescope.data.layout import require_vision_files, vision_files
 from phasescope.data.resample import resample
 from phasescope.data.statistics import STATISTICS
+from phasescope.data.stratified import stratified
 from phasescope.errors import UserError
-from phasescope.params.datasets import VisionSource
+from phasescope.params.datasets import DatasetSettings, VisionSource
 
 _CLASSES = {
     "mnist": datasets.MNIST,
@@ -28,19 +29,26 @@ _CLASSES = {
 _Samples = tuple[np.ndarray, np.ndarray, int, list[str]]
 
 
-def load_vision(source: VisionSource, resolution: int, root: Path, download: bool) -> Dataset:
-    """All images of ``source`` at ``resolution``; if ``download``, missing files are fetched first.
+def load_vision(settings: DatasetSettings, source: VisionSource, root: Path, download: bool) -> Dataset:
+    """The images of ``source`` at the resolution of the settings; if ``download``, missing files are fetched first.
+
+    Where the settings ask for fewer training images than there are, the others are left out.
 
     Raises:
-        UserError: files are missing or broken, or a download failed.
+        UserError: files are missing or broken, a download failed, or there are too few images.
     """
     if download:
         fetch(source, root)
     require_vision_files(source, root)
     read = _read_mnist if source in ("mnist", "fashion-mnist") else _read_cifar
     images, labels, training_samples, classes = read(source, root)
-    if images.shape[-1] != resolution:
-        images = resample(images, resolution, scale=255)
+    if settings.train_samples is not None:
+        of_training = labels[:training_samples]
+        drawn, _ = stratified(of_training, settings.train_samples, settings.draw_seed, "training images")
+        kept = np.concatenate([drawn, np.arange(training_samples, len(labels))])
+        images, labels, training_samples = images[kept], labels[kept], len(drawn)
+    if images.shape[-1] != settings.resolution:
+        images = resample(images, settings.resolution, scale=255)
     mean, std = STATISTICS[source]
     return Dataset(
         images=images,

@@ -3,7 +3,17 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from phasescope.figures import complexity, curves, decoders, distributions, information, kernel, timescales, transfer
+from phasescope.figures import (
+    complexity,
+    curves,
+    decoders,
+    distributions,
+    information,
+    initialisation,
+    kernel,
+    timescales,
+    transfer,
+)
 from phasescope.figures.drawing import Drawing, Results
 from phasescope.params.figures import FiguresSettings
 
@@ -58,3 +68,6 @@ def _together(results: Mapping[str, Results], settings: FiguresSettings) -> Iter
         having = {run: found for run, found in learned.items() if variable in found}
         if having:
             yield draw_one(having)
+    scaled = initialisation.families(results)
+    if scaled:
+        yield initialisation.initialisation_scale(scaled)

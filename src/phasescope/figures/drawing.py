@@ -15,7 +15,7 @@ from matplotlib.transforms import Bbox
 from xarray import DataArray, Dataset
 
 from phasescope.figures.style import Array, style
-from phasescope.params.figures import FiguresSettings
+from phasescope.params.figures import FiguresSettings, ScaledRun
 
 Row = dict[str, Any]
 
@@ -55,6 +55,8 @@ class Results:
     training: Dataset | None = None
     #: What `phasescope.timescales.time_scales` returns.
     times: Mapping[str, Any] = field(default_factory=dict)
+    #: The scale of its initial weights, for the runs that others differ from in nothing else.
+    scaled: ScaledRun | None = None
 
     @property
     def loss(self) -> DataArray:

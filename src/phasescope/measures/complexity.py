@@ -10,7 +10,7 @@ import xarray as xr
 from phasescope.measures.linear_mapping import linear_mapping_number
 from phasescope.measures.local import frame, local_complexity, random_points, spread
 from phasescope.measures.samples import Samples, Variable
-from phasescope.models.parts import activations, embed, from_layer, hidden_layers, pre_activations
+from phasescope.models.parts import BENT_AT_ZERO, activations, embed, from_layer, hidden_layers, pre_activations
 from phasescope.models.zoo import Network
 from phasescope.params.complexity import ComplexitySettings
 
@@ -42,7 +42,8 @@ def complexity(network: Network, samples: Samples, settings: ComplexitySettings)
         `linear_mapping_number` (layer), from 1 to the number of training samples that it has as an attribute.
         `local_complexity` (nonlinearity, part), `total_complexity` (part) and `radius` (): the part is that of the
         points, "train", "test" or "random". The coordinate `neurons` (nonlinearity) says how many there are at all.
-        Nothing of a network that is linear as a whole: there they are 1 and 0.
+        Nothing of a network that is linear as a whole: there they are 1 and 0; and no local complexity where no
+        nonlinearity bends at zero, as of sigmoid and tanh, for it counts zeros.
     """
     weight = next(network.parameters())
 
@@ -54,8 +55,10 @@ def complexity(network: Network, samples: Samples, settings: ComplexitySettings)
 
     with torch.inference_mode():
         one = embedded(samples.train, 1)
-        neurons = {path: values.shape[1] for path, values in pre_activations(network, one).items()}
-        rows = BLOCK[weight.device.type] // (one.element_size() * max(1, sum(neurons.values())))
+        units = sum(values.shape[1] for values in pre_activations(network, one).values())
+        rows = BLOCK[weight.device.type] // (one.element_size() * max(1, units))
+        bent = pre_activations(network, one, kinds=BENT_AT_ZERO)
+        neurons = {path: values.shape[1] for path, values in bent.items()}
         result = xr.Dataset()
         if "linear-mapping-number" in settings.measures and settings.layers:
             ends = embedded(samples.train, settings.line_samples)
@@ -99,7 +102,8 @@ def _local(
     train = parts[0]
     directions = torch.from_numpy(frame(settings.directions, train[0].numel())).to(train).view(-1, *train.shape[1:])
     radius = settings.radius * spread(train)
-    counts = [local_complexity(partial(pre_activations, network), part, directions, radius, rows) for part in parts]
+    bent = partial(pre_activations, network, kinds=BENT_AT_ZERO)
+    counts = [local_complexity(bent, part, directions, radius, rows) for part in parts]
     means = np.array([[found[path].mean() for found in counts] for path in neurons]).reshape(len(neurons), len(parts))
     values = {"local_complexity": means, "total_complexity": means.sum(axis=0), "radius": np.array(radius)}
     attributes = {"directions": len(directions), "relative_radius": settings.radius}

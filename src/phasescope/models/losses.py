@@ -1,4 +1,4 @@
-"""The losses that networks are trained with: cross-entropy, and the multi-class hinge loss."""
+"""The losses that networks are trained with, of classes and of numbers, and what of the samples is told right."""
 
 from collections.abc import Callable
 
@@ -7,10 +7,52 @@ from torch.nn import functional
 
 from phasescope.params.train import Loss
 
-#: From logits (batch, class) and labels (batch,), and `reduction`, as torch's losses have it.
+
+def mean_squared_error(outputs: torch.Tensor, targets: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    """(f − y)², mean over outputs.
+
+    Args:
+        outputs: f, (sample, output).
+        targets: y: numbers (sample, output), or classes (sample,) int64, which are 1 at their own output, 0 elsewhere.
+        reduction: over samples, "mean", "sum" or "none".
+    """
+    return _over_samples(_squares(outputs, targets).mean(dim=1), reduction)
+
+
+def half_squared_error(outputs: torch.Tensor, targets: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    """½ Σ (f − y)² over outputs; the rest is as for `mean_squared_error`."""
+    return _over_samples(_squares(outputs, targets).sum(dim=1) / 2, reduction)
+
+
+#: From outputs (sample, output), targets (sample,) or (sample, output), and `reduction` as torch's losses have it.
 LOSSES: dict[Loss, Callable[..., torch.Tensor]] = {
     "cross-entropy": functional.cross_entropy,
     # Σ max(0, 1 − o_y + o_j) over the other classes j, by the number of classes; the paper does not give its form.
     "hinge": functional.multi_margin_loss,
+    "mse": mean_squared_error,
+    "half-squared-error": half_squared_error,
 }
-UNITS: dict[Loss, str] = {"cross-entropy": "nat", "hinge": "1"}
+#: Squares are of one-hot classes, standardised ink, or the numbers of a model, none of which has a unit.
+UNITS: dict[Loss, str] = {"cross-entropy": "nat", "hinge": "1", "mse": "1", "half-squared-error": "1"}
+
+
+def told_right(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """1 where the largest output is that of the class and 0 elsewhere, (sample,); NaN where the target is a number."""
+    if targets.is_floating_point():
+        return torch.full((len(outputs),), torch.nan, device=outputs.device)
+    return (outputs.argmax(1) == targets).float()
+
+
+def _squares(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    if not targets.is_floating_point():
+        targets = functional.one_hot(targets, outputs.shape[1])
+    return (outputs - targets).square()
+
+
+def _over_samples(losses: torch.Tensor, reduction: str) -> torch.Tensor:
+    match reduction:
+        case "mean":
+            return losses.mean()
+        case "sum":
+            return losses.sum()
+    return losses

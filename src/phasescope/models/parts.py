@@ -16,8 +16,11 @@ from phasescope.models.taps import tap_modules
 from phasescope.models.zoo import Network
 from phasescope.params.activations import Tap
 
-#: Those that bend at zero. Only modules are seen, not functions that a `forward` calls.
-NONLINEARITIES = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU)
+#: Those that bend at zero: where a unit is zero, a piece of the network ends. Swish and GELU have no kink, but curve
+#: most there (second derivatives ½ and √(2/π)). Only modules are seen, not functions that a `forward` calls.
+BENT_AT_ZERO = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU)
+#: Sigmoid and tanh are straightest at zero, where their second derivative is 0: they bend on both sides of it.
+NONLINEARITIES = (*BENT_AT_ZERO, nn.Sigmoid, nn.Tanh)
 
 
 def embed(network: Network, inputs: torch.Tensor) -> torch.Tensor:
@@ -37,7 +40,10 @@ def behind_embedding(network: Network) -> nn.Module:
 
 
 def pre_activations(
-    network: Network, embedded: torch.Tensor, read: Callable[[torch.Tensor], torch.Tensor] = lambda values: values
+    network: Network,
+    embedded: torch.Tensor,
+    read: Callable[[torch.Tensor], torch.Tensor] = lambda values: values,
+    kinds: tuple[type[nn.Module], ...] = NONLINEARITIES,
 ) -> dict[str, torch.Tensor]:
     """What goes into every nonlinearity, (sample, unit), by its module path, in the order in which they are passed.
 
@@ -47,6 +53,7 @@ def pre_activations(
         network: in eval mode.
         embedded: what `embed` gives.
         read: what is kept of them, (…, unit), so that those of all nonlinearities need not be held at once.
+        kinds: of which nonlinearities.
     """
     found: dict[str, list[torch.Tensor]] = {}
 
@@ -57,7 +64,7 @@ def pre_activations(
         return hook
 
     with ExitStack() as hooks:
-        for path, module in _nonlinearities(network):
+        for path, module in _nonlinearities(network, kinds):
             hooks.enter_context(module.register_forward_pre_hook(keep(path)))
         behind_embedding(network)(embedded)
     # A module that is used several times has as many times its units.
@@ -145,8 +152,10 @@ def why_not_hidden(network: Network, tap: str, embedded: torch.Tensor) -> str | 
     return None if behind else f"layer {tap!r}: {network.name} is linear from there on; name an earlier one"
 
 
-def _nonlinearities(network: Network) -> list[tuple[str, nn.Module]]:
-    return [(path, module) for path, module in network.named_modules() if isinstance(module, NONLINEARITIES)]
+def _nonlinearities(
+    network: Network, kinds: tuple[type[nn.Module], ...] = NONLINEARITIES
+) -> list[tuple[str, nn.Module]]:
+    return [(path, module) for path, module in network.named_modules() if isinstance(module, kinds)]
 
 
 def _flat(values: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
-"""The networks: F0, VGG-8/11/13/16 and ResNet-10 of the learning-phases paper, and those that read tokens.
+"""The networks: F0, VGG-8/11/13/16 and ResNet-10 of the learning-phases paper, perceptrons, and those that read tokens.
 
-Every network is a sequence of named parts: ``stem`` (ResNet) or ``embed`` (tokens), ``blocks``, ``pool`` (ResNet) or
-``norm`` (transformer-2), ``flatten`` and ``head``, the last linear layer, whose outputs are the logits. F0 has no more
-than ``flatten`` and ``head``.
+Every network is a sequence of named parts: ``stem`` (ResNet), ``inputs`` (perceptron) or ``embed`` (tokens),
+``blocks``, ``pool`` (ResNet) or ``norm`` (transformer-2), ``flatten`` and ``head``, the last linear layer, whose
+outputs are the logits. F0 has no more than ``flatten`` and ``head``.
 """
 
 from collections import OrderedDict
@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from phasescope.models import tokens
-from phasescope.params.models import OF_TOKENS, Initialisation, ModelName, ModelSettings
+from phasescope.params.models import OF_TOKENS, ModelName, ModelSettings, Nonlinearity
+from phasescope.params.train import TrainJob
 
 #: Channels and stride of each convolution. Not the VGGs of Simonyan & Zisserman: the released code of the
 #: paper (Schneider & Prabhushankar 2024) shrinks the maps by strides, without max-pooling, and has one dense
@@ -38,6 +39,17 @@ VGG_LAYERS: dict[ModelName, tuple[tuple[int, ...], tuple[int, ...]]] = {
 #: Channels and stride of each of the four basic blocks. The paper's network is not released; stem and strides
 #: follow from its 4×4 average pooling in front of the dense layer.
 RESNET10_BLOCKS = ((64, 1), (128, 2), (256, 2), (512, 2))
+
+#: The nonlinearities of a perceptron; the slope of a leaky ReLU below zero is PyTorch's, 0.01.
+NONLINEARITIES: dict[Nonlinearity, type[nn.Module]] = {
+    "linear": nn.Identity,
+    "relu": nn.ReLU,
+    "leaky-relu": nn.LeakyReLU,
+    "swish": nn.SiLU,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
 
 
 class Network(nn.Sequential):
@@ -76,6 +88,11 @@ class BasicBlock(nn.Module):
         return self.relu2(self.bn2(self.conv2(inner)) + self.shortcut(maps))
 
 
+def build_for(job: TrainJob, channels: int, resolution: int, classes: int) -> Network:
+    """The network of a run, as `build` gives it, with one output for each class, or one that tells a number."""
+    return build(job.model, channels, resolution, job.outputs(classes))
+
+
 def build(settings: ModelSettings, channels: int, resolution: int, classes: int) -> Network:
     """The network of ``settings``, initialised as they say, in training mode.
 
@@ -89,6 +106,8 @@ def build(settings: ModelSettings, channels: int, resolution: int, classes: int)
     """
     if settings.name == "f0":
         parts = _f0(channels, resolution, classes)
+    elif settings.name == "mlp":
+        parts = _mlp(settings, channels * resolution**2, classes)
     elif settings.name == "resnet10":
         parts = _resnet10(settings, channels, classes)
     elif settings.name in OF_TOKENS:
@@ -98,7 +117,7 @@ def build(settings: ModelSettings, channels: int, resolution: int, classes: int)
     network = Network(parts)
     network.name = settings.name
     network.to(getattr(torch, settings.dtype))
-    _initialise(network, settings.initialisation)
+    _initialise(network, settings)
     return network
 
 
@@ -107,23 +126,38 @@ def place(network: Network, device: torch.device) -> Network:
     return network.to(device).to(memory_format=torch.channels_last)
 
 
-def _initialise(network: Network, initialisation: Initialisation) -> None:
-    """Draw or set the weights of all dense layers and convolutions anew, unless they are to be PyTorch's."""
-    if initialisation == "default":
-        return
+def _initialise(network: Network, settings: ModelSettings) -> None:
+    """Draw the weights of all dense layers and convolutions anew, unless they are to be PyTorch's, and scale them.
+
+    A scale multiplies what is drawn, so that networks of one seed differ by that factor alone.
+    """
     for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            fan_in = module.weight[0].numel()
-            if initialisation == "normal":
-                nn.init.normal_(module.weight, std=fan_in**-0.5)
-            else:
-                nn.init.constant_(module.weight, 1 / fan_in)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        if not isinstance(module, nn.Linear | nn.Conv2d):
+            continue
+        match settings.initialisation:
+            case "normal":
+                nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            case "xavier":
+                nn.init.xavier_normal_(module.weight)
+            case "equal":
+                nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+        if settings.initialisation != "default" and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            module.weight *= settings.initialisation_scale
 
 
 def _f0(channels: int, resolution: int, classes: int) -> OrderedDict[str, nn.Module]:
     return OrderedDict(flatten=nn.Flatten(), head=nn.Linear(channels * resolution**2, classes, bias=False))
+
+
+def _mlp(settings: ModelSettings, inputs: int, classes: int) -> OrderedDict[str, nn.Module]:
+    blocks = nn.Sequential()
+    for features in [inputs, *[settings.units] * (settings.depth - 2)]:
+        dense = nn.Linear(features, settings.units, settings.bias)
+        blocks.append(nn.Sequential(dense, NONLINEARITIES[settings.nonlinearity]()))
+    head = nn.Linear(settings.units, classes, settings.bias)
+    return OrderedDict(inputs=nn.Flatten(), blocks=blocks, flatten=nn.Flatten(), head=head)
 
 
 def _vgg(settings: ModelSettings, channels: int, resolution: int, classes: int) -> OrderedDict[str, nn.Module]:

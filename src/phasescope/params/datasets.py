@@ -8,23 +8,38 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from phasescope.params.base import Section
 
 VisionSource = Literal["mnist", "fashion-mnist", "cifar10", "cifar100"]
-Source = Literal["digits", VisionSource, "image-folder", "feature-strength", "binary-operation"]
+Source = Literal["digits", VisionSource, "image-folder", "feature-strength", "binary-operation", "linear-regression"]
 Operation = Literal["addition", "division", "power", "composition"]
 
 #: Sources whose samples are no images, but have attributes, which are channels of a single pixel.
-OF_ATTRIBUTES: tuple[Source, ...] = ("feature-strength", "binary-operation")
+OF_ATTRIBUTES: tuple[Source, ...] = ("feature-strength", "binary-operation", "linear-regression")
 #: Sources without raw files: they come with a package, or are computed.
 EMBEDDED: tuple[Source, ...] = ("digits", *OF_ATTRIBUTES)
-#: Settings that belong to one source.
-_OWN: dict[Source, tuple[str, ...]] = {
-    "image-folder": ("test_fraction", "grey", "statistics"),
-    "feature-strength": ("outputs", "strength", "inputs"),
-    "binary-operation": ("operation", "modulus", "train_fraction"),
+#: Sources of images.
+_OF_IMAGES: tuple[Source, ...] = ("digits", *get_args(VisionSource), "image-folder")
+#: Settings that are not for all sources, and those that they are for.
+_FOR: dict[str, tuple[Source, ...]] = {
+    **dict.fromkeys(("test_fraction", "grey", "statistics"), ("image-folder",)),
+    **dict.fromkeys(("outputs", "strength"), ("feature-strength",)),
+    "inputs": ("feature-strength", "linear-regression"),
+    **dict.fromkeys(("operation", "modulus", "train_fraction"), ("binary-operation",)),
+    **dict.fromkeys(("slope", "noise"), ("linear-regression",)),
+    **dict.fromkeys(("mean", "std"), _OF_IMAGES),
+    **dict.fromkeys(("train_samples", "draw_seed"), (*_OF_IMAGES, "linear-regression")),
 }
 #: Those of them that cannot be left out.
 _NEEDED: dict[Source, tuple[str, ...]] = {
     "feature-strength": ("outputs", "strength", "inputs"),
     "binary-operation": ("operation",),
+    "linear-regression": ("inputs", "train_samples"),
+}
+#: As few and as many training samples as can be drawn of the sources that are always the same: one of each class at
+#: least is drawn, and one is left.
+_DRAWN: dict[Source, tuple[int, int]] = {
+    "digits": (10, 1787),
+    **dict.fromkeys(("mnist", "fashion-mnist"), (10, 59_990)),
+    "cifar10": (10, 49_990),
+    "cifar100": (100, 49_900),
 }
 #: Permutations of five things, which `composition` is of.
 _PERMUTATIONS = math.factorial(5)
@@ -49,12 +64,24 @@ class DatasetSettings(Section):
     #: Only for `image-folder`: standardise by the constants that the paper's code has for this source (none: by those
     #: of the training images).
     statistics: VisionSource | None = None
+    #: Of images: what is taken off pixels from 0 to 1 (none: the source's own mean of each channel) …
+    mean: Annotated[float, Field(ge=-10, le=10)] | None = None
+    #: … and what they are divided by then (none: the source's own standard deviation of each channel).
+    std: Annotated[float, Field(gt=0, le=100)] | None = None
+    #: Of images: at most so many for training, as many of each class in proportion (none: all of them). Of
+    #: `linear-regression`: so many for training, and as many more for testing.
+    train_samples: Annotated[int, Field(ge=2, le=10**6)] | None = None
+    #: Of what is drawn: which images are for training, where not all of them are; the samples of `linear-regression`.
+    draw_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     #: Only for `feature-strength`: l, the number of classes.
     outputs: Annotated[int, Field(ge=2, le=1000)] | None = None
     #: Only for `feature-strength`: k, what the attributes of a strong sample are; those of a weak one are 1.
     strength: Annotated[float, Field(gt=1, le=10**6)] | None = None
-    #: Only for `feature-strength`: d, the number of attributes, a multiple of `outputs`.
-    inputs: Annotated[int, Field(ge=2, le=10**5)] | None = None
+    #: For `feature-strength`: d, the number of attributes, a multiple of `outputs`. For `linear-regression`: that of x.
+    inputs: Annotated[int, Field(ge=1, le=10**5)] | None = None
+    #: Only for `linear-regression`: b of y = b·a + noise, where x lies at a on a line; standard deviation of the noise.
+    slope: Annotated[float, Field(ge=-1000, le=1000)] = 1.0
+    noise: Annotated[float, Field(ge=0, le=1000)] = 0.0
     #: Only for `binary-operation`: addition: a + b; division: a / b, b ≠ 0; power: a·b^(modulus − 2), b ≠ 0, which is
     #: no division unless the modulus is a prime; composition: a∘b of permutations of five things.
     operation: Operation | None = None
@@ -88,7 +115,7 @@ class DatasetSettings(Section):
         """How many classes there are; None where the files say so."""
         if self.source == "binary-operation":
             return self.modulus or _PERMUTATIONS
-        return self.outputs
+        return 2 if self.source == "linear-regression" else self.outputs
 
     @property
     def image(self) -> tuple[int, int]:
@@ -102,10 +129,16 @@ class DatasetSettings(Section):
     @model_validator(mode="after")
     def _as_its_source_needs(self) -> "DatasetSettings":
         fields = type(self).model_fields
-        for source, names in _OWN.items():
-            for name in names:
-                if self.source != source and getattr(self, name) != fields[name].default:
-                    raise ValueError(f"`{name}` is for the source {source} alone; leave it out")
+        for name, sources in _FOR.items():
+            if self.source not in sources and getattr(self, name) != fields[name].default:
+                which = f"source {sources[0]}" if len(sources) == 1 else f"sources {', '.join(sources)}"
+                raise ValueError(f"`{name}` is for the {which} alone; leave it out")
+        if self.train_samples is not None and self.source in _DRAWN:
+            least, most = _DRAWN[self.source]
+            if not least <= self.train_samples <= most:
+                raise ValueError(f"`train_samples` of {self.source} can be {least} to {most:,}; leave it out for all")
+        if self.draw_seed and self.train_samples is None and self.source != "digits":
+            raise ValueError("`draw_seed` is of the draw of `train_samples`: set that too, or leave it out")
         if self.statistics is not None and self.grey != self.statistics.endswith("mnist"):
             raise ValueError(f"`statistics` of {self.statistics} do not fit: those of mnist are of grey images")
         if (self.source == "image-folder") != (self.folder is not None):

@@ -31,6 +31,14 @@ class SolvedRun(Section):
     learning_rate: float
 
 
+class ScaledRun(Section):
+    """A run that there are others beside which differ in the scale of their initial weights, and which these are."""
+
+    #: The words for all of them.
+    family: str
+    scale: float
+
+
 class FiguresJob(FiguresSettings):
     """All that `figures` needs to know."""
 
@@ -41,3 +49,5 @@ class FiguresJob(FiguresSettings):
     transfers: dict[Name, list[Name]]
     #: The runs that theory knows the reconstruction loss of.
     solved: dict[Name, SolvedRun]
+    #: The runs that belong to a family of initialisation scales.
+    scaled: dict[Name, ScaledRun]

@@ -2,14 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from phasescope.params.base import Section
 
 ModelName = Literal[
-    "f0", "vgg8", "vgg11", "vgg13", "vgg16", "resnet10", "embedding-mlp", "transformer-1", "transformer-2"
+    "f0", "mlp", "vgg8", "vgg11", "vgg13", "vgg16", "resnet10", "embedding-mlp", "transformer-1", "transformer-2"
 ]
-Initialisation = Literal["default", "normal", "equal"]
+Initialisation = Literal["default", "normal", "xavier", "equal"]
+Nonlinearity = Literal["linear", "relu", "leaky-relu", "swish", "gelu", "sigmoid", "tanh"]
 
 #: Networks of convolutions, which have BatchNorm.
 CONVOLUTIONAL: tuple[ModelName, ...] = ("vgg8", "vgg11", "vgg13", "vgg16", "resnet10")
@@ -18,9 +19,11 @@ OF_TOKENS: tuple[ModelName, ...] = ("embedding-mlp", "transformer-1", "transform
 
 #: Taps that have a name of their own; any other tap is a module path of the network.
 TAPS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("f0", *OF_TOKENS), ("softmax", "logits", "predense")),
+    **dict.fromkeys(("f0", "mlp", *OF_TOKENS), ("softmax", "logits", "predense")),
     **dict.fromkeys(CONVOLUTIONAL, ("softmax", "logits", "predense", "conv-2")),
 }
+#: Settings of `mlp` alone.
+_OF_MLP = ("depth", "units", "nonlinearity", "bias")
 
 
 class ModelSettings(Section):
@@ -30,12 +33,30 @@ class ModelSettings(Section):
     #: Factor on the number of channels of every convolution, for small machines; 1 is the paper's network. Of networks
     #: of tokens, on the units of every layer; a transformer keeps its four heads, which become narrower or wider.
     width: Annotated[float, Field(gt=0, le=16)] = 1.0
-    #: Of the weights of dense layers and convolutions. default: PyTorch's; normal: N(0, 1/fan-in), biases 0; equal: all
-    #: 1/fan-in (f0 alone: units of a hidden layer would stay alike).
+    #: Only for `mlp`: dense layers, the last of which gives the logits.
+    depth: Annotated[int, Field(ge=2, le=100)] = 2
+    #: Only for `mlp`: units of each hidden layer.
+    units: Annotated[int, Field(ge=1, le=100_000)] = 256
+    #: Only for `mlp`: of each hidden layer. linear: none; leaky-relu: slope 0.01 below zero; swish: x · sigmoid(x).
+    nonlinearity: Nonlinearity = "relu"
+    #: Only for `mlp`: whether its layers have biases.
+    bias: bool = True
+    #: Of the weights of dense layers and convolutions. default: PyTorch's; normal: N(0, 1/fan-in), biases 0; xavier:
+    #: N(0, 2/(fan-in + fan-out)), biases 0; equal: all 1/fan-in, biases 0 (f0 alone: units of a hidden layer would stay
+    #: alike).
     initialisation: Initialisation = "default"
+    #: Factor on these weights.
+    initialisation_scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
     #: Of weights, inputs and all that is computed with them.
     dtype: Literal["float32", "float64"] = "float32"
 
     def scaled(self, units: int) -> int:
         """So many channels or units times `width`, one at least."""
         return max(1, round(units * self.width))
+
+    @model_validator(mode="after")
+    def _as_its_network_needs(self) -> "ModelSettings":
+        for name in _OF_MLP if self.name != "mlp" else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` is for the network mlp alone; leave it out")
+        return self

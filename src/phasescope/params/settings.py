@@ -18,7 +18,7 @@ from phasescope.params.complexity import ComplexitySettings
 from phasescope.params.datasets import DatasetSettings
 from phasescope.params.decode import DecodeSettings
 from phasescope.params.distributions import DistributionsSettings
-from phasescope.params.figures import FiguresJob, FiguresSettings, SolvedRun
+from phasescope.params.figures import FiguresJob, FiguresSettings, ScaledRun, SolvedRun
 from phasescope.params.information import InformationSettings
 from phasescope.params.kernel import KernelSettings
 from phasescope.params.models import OF_TOKENS, ModelSettings
@@ -115,7 +115,12 @@ def shares(settings: Settings) -> dict[str, dict[str, Any]]:
     datasets = {name: run.dataset for name, run in settings.runs.items()}
     solved = {name: found for name, run in settings.runs.items() if (found := _solved(run, settings)) is not None}
     figures = FiguresJob(
-        runs=runs, datasets=datasets, transfers=transfers, solved=solved, **settings.figures.model_dump()
+        runs=runs,
+        datasets=datasets,
+        transfers=transfers,
+        solved=solved,
+        scaled=_scaled(settings),
+        **settings.figures.model_dump(),
     )
     files["figures.json"] = figures.model_dump()
     return files
@@ -134,6 +139,36 @@ def _solved(run: RunSettings, settings: Settings) -> SolvedRun | None:
         return None
     given = data.model_dump(include={"outputs", "strength", "inputs"})
     return SolvedRun(**given, learning_rate=train.learning_rate)
+
+
+def _scaled(settings: Settings) -> dict[str, ScaledRun]:
+    """The runs that others differ from in nothing but the scale of the initial weights, and the learning rate.
+
+    This has to be the smaller, the larger the weights are.
+    """
+    families: dict[str, list[str]] = {}
+    for name, run in settings.runs.items():
+        model = run.model.model_dump_json(exclude={"initialisation_scale"})
+        train = run.train.model_dump_json(exclude={"learning_rate"})
+        families.setdefault(f"{run.dataset} {model} {train}", []).append(name)
+    scaled: dict[str, ScaledRun] = {}
+    taken: set[str] = set()
+    for runs in families.values():
+        scales = {name: settings.runs[name].model.initialisation_scale for name in runs}
+        if len(set(scales.values())) > 1:
+            first = settings.runs[runs[0]]
+            words = f"{first.dataset}: {_network(first.model)}"
+            words = f"{words} ({runs[0]}, …)" if words in taken else words
+            taken.add(words)
+            scaled |= {name: ScaledRun(family=words, scale=scale) for name, scale in scales.items()}
+    return scaled
+
+
+def _network(model: ModelSettings) -> str:
+    """A network in words."""
+    if model.name == "mlp":
+        return f"{model.depth} layers, {model.units} {model.nonlinearity}"
+    return model.name
 
 
 def unknown(value: str, known: list[str], what: str) -> str:
@@ -206,6 +241,9 @@ def _inconsistent(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
             case {"model": {"name": "f0", "width": width}} if width != 1:
                 where = _path(["runs", name, "model", "width"])
                 yield where, f"f0 has no hidden layer whose width could change: leave it at 1; got {_shown(width)}"
+            case {"model": {"name": "mlp", "width": width}} if width != 1:
+                where = _path(["runs", name, "model", "width"])
+                yield where, f"the hidden layers of mlp are as wide as `units` says: leave it at 1; got {_shown(width)}"
         match run:
             case {"model": {"name": str(model), "initialisation": "equal"}} if model != "f0":
                 where = _path(["runs", name, "model", "initialisation"])

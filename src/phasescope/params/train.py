@@ -2,14 +2,18 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from phasescope.params.base import EACH_ONCE, Name, Section
 from phasescope.params.models import ModelSettings
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Loss = Literal["cross-entropy", "hinge"]
+Loss = Literal["cross-entropy", "hinge", "mse", "half-squared-error"]
+Target = Literal["class", "ink", "value"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
+
+#: Losses of numbers, and of classes as the numbers 0 and 1.
+SQUARED: tuple[Loss, ...] = ("mse", "half-squared-error")
 
 
 class TrainSettings(Section):
@@ -22,8 +26,13 @@ class TrainSettings(Section):
     #: epochs: each epoch visits every sample once; replacement: every batch is drawn anew from all samples.
     sampling: Literal["epochs", "replacement"] = "epochs"
     learning_rate: Annotated[float, Field(gt=0, le=1000)] = 0.002
-    #: hinge: the multi-class hinge loss with margin 1, as torch has it.
+    #: hinge: the multi-class hinge loss with margin 1, as torch has it; mse: (f − y)², mean over outputs;
+    #: half-squared-error: half the sum of (f − y)² over outputs. Both are means over samples, and of a class y is 1 at
+    #: its own output and 0 at the others.
     loss: Loss = "cross-entropy"
+    #: What the network learns to tell. class: of the dataset; ink: how much of it a grey image has, standardised over
+    #: the training images; value: the number that comes with a sample of linear-regression.
+    target: Target = "class"
     #: Updates over which the learning rate rises linearly to its value.
     warmup: Annotated[int, Field(ge=0, le=10**7)] = 0
     optimiser: Literal["sgd", "adamw"] = "sgd"
@@ -35,6 +44,18 @@ class TrainSettings(Section):
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
     #: Besides at checkpoints, look at the loss and accuracy of training and test samples after every so many updates.
     evaluate_every: Annotated[int, Field(ge=1, le=10**7)] | None = None
+
+    @field_validator("target")
+    @classmethod
+    def _numbers_have_squared_errors(cls, target: Target, known: ValidationInfo) -> Target:
+        loss = known.data.get("loss")  # not there if it is a mistake itself
+        if target != "class" and loss is not None and loss not in SQUARED:
+            raise ValueError(f"{loss} is a loss of classes: set `loss` to {' or '.join(SQUARED)} for a number")
+        return target
+
+    def outputs(self, classes: int) -> int:
+        """Outputs of the network: one for each of the `classes`, or one that tells a number."""
+        return classes if self.target == "class" else 1
 
 
 class TrainJob(TrainSettings):

@@ -24,6 +24,8 @@ def write_dataset(target: Path, dataset: Dataset, settings: dict[str, Any]) -> N
         arrays.write(group, "split", ("sample",), np.where(dataset.train, "train", "test"), long_name="split")
         arrays.write(group, "mean", ("channel",), dataset.mean, long_name="mean pixel value in 0..1")
         arrays.write(group, "std", ("channel",), dataset.std, long_name="standard deviation")
+        if dataset.values is not None:
+            arrays.write(group, "value", ("sample",), dataset.values, long_name="number to be told", units="1")
         arrays.finish(path)
         scratch.commit("dataset", settings)
 
@@ -45,4 +47,5 @@ def read_dataset(path: Path, digest: str | None = None) -> Dataset:
         classes=list(stored.attrs["classes"]),
         mean=stored["mean"].values,
         std=stored["std"].values,
+        values=stored["value"].values if "value" in stored else None,
     )
