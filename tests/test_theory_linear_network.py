@@ -205,8 +205,9 @@ def test_descent_in_three_numbers_is_descent_of_all_weights():
             pull = (setting["loss_factor"] * setting["output_scale"] * wrong)[:, None]
             u, w = u + setting["output_rate"][:, None] * pull * w, w + setting["input_rate"][:, None] * pull * u
             if step in (0, 59):
+                rounding = 1e-12 if step == 0 else 1e-11  # which gathers over sixty steps
                 for mine, wanted in zip(found, measured(u, w, setting), strict=True):
-                    np.testing.assert_allclose(mine[:, 1 + (step > 0)], wanted, rtol=1e-11, atol=1e-12)
+                    np.testing.assert_allclose(mine[:, 1 + (step > 0)], wanted, rtol=rounding, atol=1e-12)
     many = [float(value[0, 2]) for value in descend(network, [0, 1, 60])]
     first = LinearNetwork(**{name: values[0] for name, values in vars(network).items()})
     assert many == pytest.approx([float(value[2]) for value in descend(first, [0, 1, 60])], rel=1e-14)
