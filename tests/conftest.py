@@ -44,7 +44,9 @@ distributions: {bins: 5, fixed: [0], selective: 1}
 complexity: {line_samples: 4, points: 3}
 kernel: {probes: 8}
 phases: {resamples: 20}
-theory: {feature_strength: {compared_outputs: [10], compared_strengths: [2.0], map_points: 8}}
+theory:
+  feature_strength: {compared_outputs: [10], compared_strengths: [2.0], map_points: 8}
+  linear_network: {width: 50, iterations: 32, widths: [100, 1000], draws: 2, map_points: 9, map_steps: 8}
 figures: {formats: [png], dpi: 40}
 """
 

@@ -34,6 +34,7 @@ activations:
 complexity: {line_samples: 4, points: 3}
 theory:
   feature_strength: {compared_outputs: [10], compared_strengths: [2.0], map_points: 8}
+  linear_network: {width: 50, iterations: 32, widths: [100, 1000], draws: 2, map_points: 9, map_steps: 8}
 kernel: {probes: 8}
 transfer:
   ink: {run: alpha, dataset: digits, labels: [ink]}

@@ -98,7 +98,7 @@ def what_changes(params, old: str, new: str) -> set[str]:
         ("{name: f0}", "{name: f0}\n    information: {noise: 0.1}", {"runs/flat/information.json"}),
         ("resamples: 20", "resamples: 30", {"phases.json"}),
         ("dpi: 40", "dpi: 50", {"figures.json"}),
-        ("datasets:", "theory: {feature_strength: {noise: 0.1}}\ndatasets:", {"theory.json"}),
+        ("map_points: 8", "map_points: 9", {"theory.json"}),
         ("resolution: 8", "resolution: 16", {"datasets/digits.json"}),
         ("datasets:", "datasets:\n  mnist: {source: mnist}", {"datasets/mnist.json"}),
         ("datasets:", "# a comment\ndatasets:", set()),

@@ -394,11 +394,16 @@ runs:
     activations: {taps: [predense, softmax]}
 train: {seeds: [0], iterations: 4, batch_size: 64}
 distributions: {bins: 5, fixed: [0], selective: 1}
+kernel: {probes: 4}
 phases: {resamples: 20}
+theory:
+  feature_strength: {compared_outputs: [10], compared_strengths: [2.0], map_points: 8}
+  linear_network: {width: 50, iterations: 32, widths: [100, 1000], draws: 2, map_points: 9, map_steps: 8}
 figures: {formats: [svg], dpi: 40}
 """
 
 
+@pytest.mark.slow
 def test_every_stage_takes_pairs_of_tokens(tmp_path):
     project = new_project(tmp_path / "project", PARAMS)
     stages = [("resolve",), ("theory",), ("prepare", "sums"), *itertools.product(PER_RUN, ("mlp", "one", "two"))]
