@@ -200,3 +200,11 @@ def test_the_mechanisms_are_those_of_the_map(solved, drawings):
     small, large = rows[81:]
     assert (small["initialisation"], large["initialisation"]) == ("small", "large")
     assert large["start"] == pytest.approx(3.6, rel=0.05)  # ζ of 0.36 times |u||w| of 10
+
+
+def test_the_maps_beside_each_other_are_as_wide_as_each_other(drawings, tmp_path):
+    """Though one of them has a scale of colours."""
+    save(drawings["phases"], tmp_path, FiguresSettings(formats=["png"], dpi=40))
+    theory, trained = (axes.get_position() for axes in drawings["phases"].figure.axes[:2])
+    assert theory.width == pytest.approx(trained.width, abs=2e-3)
+    assert trained.x0 > theory.x1

@@ -2,15 +2,16 @@
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox
 from xarray import DataArray, Dataset
 
@@ -149,8 +150,7 @@ def save(drawing: Drawing, folder: Path, settings: FiguresSettings) -> list[Path
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    with style():
-        _settle(drawing.figure)
+    with style(), _settled(drawing.figure):
         for suffix in settings.formats:
             files.append((folder if suffix == "svg" else folder / suffix) / f"{drawing.name}.{suffix}")
             files[-1].parent.mkdir(exist_ok=True)
@@ -164,12 +164,18 @@ def save(drawing: Drawing, folder: Path, settings: FiguresSettings) -> list[Path
     return files
 
 
-def _settle(figure: Figure) -> None:
-    """Lay the panels out once, at rounded places.
+@contextmanager
+def _settled(figure: Figure) -> Iterator[None]:
+    """Lay the panels out once, at rounded places: the context in which they stay there.
 
     The solver's last digits depend on memory addresses; SVG names its clip paths by a hash of them.
     """
-    # Not the figure's own engine: with one, even "none", matplotlib draws twice for every file.
-    ConstrainedLayoutEngine().execute(figure)
-    for axes in figure.axes:
-        axes.set_position(Bbox(axes.get_position(original=True).get_points().round(4)))
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
+    # With an engine, even "none", matplotlib would draw twice for every file.
+    with mpl.rc_context({"figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
+        for axes in figure.axes:
+            axes.set_position(Bbox(axes.get_position(original=True).get_points().round(4)))
+        yield

@@ -30,6 +30,7 @@ _TAPS = ("softmax", "logits", "predense", "conv-2")
 _DECODERS = ("linear", "linear-adam", "deconvolution")
 
 _RC: dict[str, Any] = {
+    "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8,
