@@ -133,7 +133,7 @@ def test_every_block_of_the_page_is_run_here():
     }
 
 
-@EVERY
+@FOLDER_FIRST
 def test_what_one_pushes_another_pulls_and_nothing_runs_again(site, made):
     ada = site.ada(made)
     site.follow(ada, site.each, block(PUSH, 0))

@@ -171,8 +171,8 @@ def _settled(figure: Figure) -> Iterator[None]:
     The solver's last digits depend on memory addresses; SVG names its clip paths by a hash of them.
     """
     engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.execute(figure)
+    if engine is not None:  # there is none in a figure that was saved before
+        engine.execute(figure)
     # With an engine, even "none", matplotlib would draw twice for every file.
     with mpl.rc_context({"figure.constrained_layout.use": False}):
         figure.set_layout_engine(None)
