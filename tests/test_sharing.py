@@ -223,6 +223,7 @@ def test_what_one_has_tried_another_gets_without_running_it(site, made):
 
 
 @pytest.mark.parametrize("kind", ["ssh"])
+@pytest.mark.slow
 def test_a_push_that_was_killed_goes_on_with_what_is_missing(site, made):
     ada = site.ada(made)
     site.follow(ada, site.each)
