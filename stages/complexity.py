@@ -5,7 +5,7 @@ from typing import Any
 
 from phasescope import model_cells, provenance, stage
 from phasescope.compute import choose
-from phasescope.measures.cells import Measured, samples_of
+from phasescope.measures.cells import samples_of
 from phasescope.measures.complexity import complexity, with_layers
 from phasescope.params.complexity import ComplexitySettings
 from phasescope.run import Run
@@ -17,7 +17,7 @@ def main(run: str, **where: Any) -> None:
     chosen = choose(**where)
     provenance.write(f"runs/{run}/complexity", **asdict(chosen))
     opened = Run(run)
-    measured = Measured(opened.recorded[["seed", "step"]].drop_attrs(deep=False), {})
+    measured = model_cells.nothing(opened)
     if settings.measures:
         network = opened.model(opened.seeds[0], opened.steps[0])
         asked = with_layers(settings, network, samples_of(opened), opened.taps)

@@ -5,7 +5,6 @@ from typing import Any
 
 from phasescope import model_cells, provenance, stage
 from phasescope.compute import choose
-from phasescope.measures.cells import Measured
 from phasescope.measures.kernel import kernel, over_course
 from phasescope.params.kernel import KernelSettings
 from phasescope.run import Run
@@ -17,7 +16,7 @@ def main(run: str, **where: Any) -> None:
     chosen = choose(**where)
     provenance.write(f"runs/{run}/kernel", **asdict(chosen))
     opened = Run(run)
-    measured = Measured(opened.recorded[["seed", "step"]].drop_attrs(deep=False), {})
+    measured = model_cells.nothing(opened)
     if settings.measures:
         measured = model_cells.measure(opened, "kernel", kernel, settings, chosen, stage.cache())
     made_from = (opened.path / "train",)

@@ -16,6 +16,7 @@ from phasescope.errors import UserError
 from phasescope.params.settings import read, shares
 from phasescope.store.commit import write_file
 from phasescope.store.manifest import canonical
+from projects import PER_RUN, SMALL_THEORY
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,7 +29,8 @@ os.environ |= {"DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1", "PHASESCOPE_DEVI
 # Stages run as processes of their own: without compiled modules each takes two seconds more to import torch.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-PARAMS = """\
+PARAMS = (
+    """\
 datasets:
   digits: {source: digits, resolution: 8}
 runs:
@@ -44,11 +46,10 @@ distributions: {bins: 5, fixed: [0], selective: 1}
 complexity: {line_samples: 4, points: 3}
 kernel: {probes: 8}
 phases: {resamples: 20}
-theory:
-  feature_strength: {compared_outputs: [10], compared_strengths: [2.0], map_points: 8}
-  linear_network: {width: 50, iterations: 32, widths: [100, 1000], draws: 2, map_points: 9, map_steps: 8}
 figures: {formats: [png], dpi: 40}
 """
+    + SMALL_THEORY
+)
 
 # The fewest settings that there can be.
 BARE = """\
@@ -60,7 +61,6 @@ runs:
     model: {name: vgg8}
 """
 
-PER_RUN = ("train", "activations", "decode", "probe", "distributions", "information", "complexity", "kernel")
 STAGES = [
     ("resolve",),
     ("prepare", "digits"),

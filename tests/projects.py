@@ -12,7 +12,15 @@ from closure import ROOT
 
 PER_RUN = ("train", "activations", "decode", "probe", "distributions", "information", "complexity", "kernel")
 
-PARAMS = """\
+#: A section for where the theory is not the matter.
+SMALL_THEORY = """\
+theory:
+  feature_strength: {compared_outputs: [10], compared_strengths: [2.0], map_points: 8}
+  linear_network: {width: 50, iterations: 32, widths: [100, 1000], draws: 2, map_points: 9, map_steps: 8}
+"""
+
+PARAMS = (
+    """\
 # a small project
 datasets:
   digits: {source: digits, resolution: 8}
@@ -32,15 +40,14 @@ train:
 activations:
   taps: [logits, predense]
 complexity: {line_samples: 4, points: 3}
-theory:
-  feature_strength: {compared_outputs: [10], compared_strengths: [2.0], map_points: 8}
-  linear_network: {width: 50, iterations: 32, widths: [100, 1000], draws: 2, map_points: 9, map_steps: 8}
 kernel: {probes: 8}
 transfer:
   ink: {run: alpha, dataset: digits, labels: [ink]}
 figures:
   dpi: 40
 """
+    + SMALL_THEORY
+)
 
 
 class Project:

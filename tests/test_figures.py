@@ -1,3 +1,5 @@
+"""The figures of what is read off activations, and what all figures share: files, formats, looks."""
+
 import csv
 import subprocess
 import sys
@@ -6,36 +8,17 @@ from dataclasses import replace
 import matplotlib as mpl
 import numpy as np
 import pytest
-import xarray as xr
 
+from drawn import FULL, SETTINGS, STEPS, drawn, drawn_twice, numbers, results_of_a_run
 from phasescope.figures.all import draw
-from phasescope.figures.complexity import complexity
 from phasescope.figures.curves import figure_1, figure_2, probes
 from phasescope.figures.decoders import convergence, decoders
 from phasescope.figures.distributions import figure_4, statistics
-from phasescope.figures.drawing import Results, save
-from phasescope.figures.information import information, plane
-from phasescope.figures.kernel import SHOWN, alignment, kernel
+from phasescope.figures.drawing import save
 from phasescope.figures.style import class_styles, tap_styles
-from phasescope.measures.kernel import over_course
 from phasescope.params.figures import FiguresSettings
-from phasescope.params.phases import PhasesSettings
-from phasescope.phases import phases
 
-STEPS = np.array([0, 1, 2, 4, 8, 16, 32])
-SETTINGS = FiguresSettings(formats=["svg"])
 ALL_FORMATS = FiguresSettings(formats=["svg", "png", "pdf"], dpi=50)
-RISING = np.linspace(0.5, 0.9, len(STEPS))
-#: A run with everything that can be drawn.
-FULL = {
-    "decoders": ("linear", "linear-adam", "deconvolution"),
-    "classifiers": ("ridge", "logistic", "sgd"),
-    "targets": (("fashion", ("class",)), ("digits", ("class", "ink"))),
-    "estimators": ("gaussian", "binned-pca"),
-    "bends": ("stem.2", "blocks.0.relu1", "blocks.0.relu2"),
-    "pairs": ("stem.0 to blocks.0.conv1", "blocks.0.conv1 to head"),
-}
-
 EVERY = (
     *("figure-1", "figure-2", "probes", "decoders", "convergence", "figure-6", "figure-7", "distributions"),
     *("information-plane", "information", "complexity", "kernel"),
@@ -43,182 +26,17 @@ EVERY = (
 )
 
 
-def results_of_a_run(
-    layers=("softmax", "logits", "predense"),
-    seeds=3,
-    classes=4,
-    bins=60,
-    distributions=True,
-    decoders=("linear",),
-    classifiers=("ridge",),
-    targets=(),
-    estimators=(),
-    bends=(),
-    pairs=(),
-):
-    """Measures of a run with the three phases, with small random differences between seeds and layers.
-
-    Trained decoders are not asked for at the last layer; ``targets`` are datasets and labels, ``bends`` nonlinearities,
-    ``pairs`` pairs of layers.
-    """
-    generator = np.random.default_rng(0)
-    cells = ("seed", "step", "layer")
-    shape = (seeds, len(STEPS), len(layers))
-
-    def about(curve, spread=0.01):
-        return np.asarray(curve)[:, None] + spread * generator.standard_normal(shape)
-
-    def stacked(dim, names, values):
-        return xr.concat([xr.DataArray(value, coords, cells) for value in values], dim).assign_coords({dim: names})
-
-    coords = {"seed": range(seeds), "step": STEPS, "layer": list(layers)}
-    loss = about([0.5, 0.5, 0.49, 0.4, 0.3, 0.35, 0.4])
-    decode = trained(stacked("decoder", list(decoders), [loss * (1 + place / 10) for place in range(len(decoders))]))
-    decode["error"] = decode.test_mse * xr.DataArray(generator.uniform(0.9, 1.1, (*shape, 20)), dims=(*cells, "sample"))
-    ridge = np.where(np.array(classifiers) == "ridge", 1.0, np.nan)
-    probe = xr.Dataset(
-        {
-            "accuracy": stacked("classifier", list(classifiers), [about(RISING) - i / 20 for i in range(len(ridge))]),
-            "shuffled_accuracy": stacked("classifier", list(classifiers), [about([0.1] * 7) * one for one in ridge]),
-            "network_accuracy": (cells[:2], about(np.linspace(0.1, 0.9, len(STEPS)))[:, :, 0]),
-            "network_loss": (cells[:2], about(np.linspace(2.0, 0.5, len(STEPS)))[:, :, 0]),
-            "weight_norm": (cells[:2], about(np.linspace(1.0, 2.0, len(STEPS)))[:, :, 0]),
-            "pixel_accuracy": ("classifier", np.full(len(classifiers), 0.8)),
-        },
-        coords,
-    )
-    numbers = phases(decode.isel(decoder=0), probe, PhasesSettings(resamples=20))
-    transfers = {}
-    for target, labels in dict(targets).items():
-        best = stacked("label", list(labels), [about([0.3, 0.3, 0.4, 0.5, 0.6, 0.7, 0.65]) for _ in labels])
-        transfers[target] = xr.Dataset(
-            {
-                "accuracy": xr.concat([best - i / 20 for i in range(len(classifiers))], "classifier"),
-                "majority_accuracy": ("label", np.full(len(labels), 0.25)),
-                "pixel_accuracy": (("label", "classifier"), np.full((len(labels), len(classifiers)), 0.55)),
-            },
-            {"classifier": list(classifiers)},
-        ).transpose(*cells, "label", "classifier")
-    informed = None
-    if estimators:
-        x, y = ([about(curve) for _ in estimators] for curve in (np.linspace(5, 3, 7), np.linspace(1.0, 1.3, 7)))
-        bounded = [1.0 if name == "gaussian" else np.nan for name in estimators]
-        informed = xr.Dataset({"h_x": ((), np.log(500)), "h_y": ((), np.log(4))})
-        for name, values in (("i_x", x), ("i_y", y)):
-            informed[name] = stacked("estimator", list(estimators), values)
-            for bound, by in (("lower", -0.4), ("upper", 0.1)):
-                of_each = [value + by * one for value, one in zip(values, bounded, strict=True)]
-                informed[f"{name}_{bound}"] = stacked("estimator", list(estimators), of_each)
-    bent = complexities(bends, seeds, generator) if bends else None
-    learned = course_of_a_kernel(pairs, seeds, generator) if pairs else None
-    more = {"transfers": transfers, "information": informed, "complexity": bent, "kernel": learned}
-    if not distributions:
-        return Results("digits", decode, probe, numbers, **more)
-    place = ("seed", "layer", "row")
-    of_row = (seeds, len(layers), 3)
-    density = generator.gamma(0.5, size=(*of_row, len(STEPS), classes, bins)).round(1)  # with empty bins
-    index = np.tile([0.0, 17.0, np.nan], (seeds, len(layers), 1))
-    quantities = ("zero_fraction", "selectivity", "class_variance", "js_divergence", "js_divergence_shuffled")
-    measured = xr.Dataset(
-        {
-            **{quantity: (cells, about(np.linspace(0.1, 0.6, len(STEPS)))) for quantity in quantities},
-            "density": ((*place, "step", "class", "bin"), density),
-            "zero": ((*place, "step", "class"), generator.uniform(size=density.shape[:-1])),
-            "edge": ((*place, "end"), np.tile(np.linspace(0, 3, bins + 1), (*of_row, 1))),
-            "feature_index": (place, index, {"fixed": [0]}),
-        },
-        {**coords, "class": range(classes)},
-    )
-    return Results("digits", decode, probe, numbers, measured, **more)
-
-
-def complexities(bends, seeds, generator):
-    """What `complexity` gives of a network with these nonlinearities, and the first and conv-2 as its layers."""
-    sizes = {"seed": seeds, "step": len(STEPS), "layer": 2, "nonlinearity": len(bends), "part": 3}
-
-    def drawn(*dims):
-        shape = [sizes[dim] for dim in ("seed", "step", *dims)]
-        return ("seed", "step", *dims), generator.uniform(5, 9, shape)
-
-    found = xr.Dataset(
-        {"linear_mapping_number": drawn("layer"), "local_complexity": drawn("nonlinearity", "part")},
-        {
-            "seed": range(seeds),
-            "step": STEPS,
-            "layer": [bends[0], "conv-2"],
-            "nonlinearity": list(bends),
-            "neurons": ("nonlinearity", 100 // np.arange(1, len(bends) + 1)),
-            "part": ["train", "test", "random"],
-        },
-    )
-    return found.assign(total_complexity=found.local_complexity.sum("nonlinearity"))
-
-
-def course_of_a_kernel(pairs, seeds, generator):
-    """What `kernel` gives of a network with these pairs of layers."""
-    cells = (seeds, len(STEPS))
-    rows = generator.standard_normal((*cells, 5, 20))
-    measured = xr.Dataset(
-        {
-            "tangent_kernel": (("seed", "step", "probe", "other_probe"), rows @ rows.swapaxes(2, 3)),
-            "effective_rank": (("seed", "step"), generator.uniform(2, 5, cells)),
-            "target_alignment": (("seed", "step"), generator.uniform(-0.1, 0.9, cells)),
-            "alignment": (("seed", "step", "pair"), generator.uniform(0.1, 0.9, (*cells, len(pairs)))),
-            "norm_product": (("seed", "step", "pair"), generator.uniform(1, 9, (*cells, len(pairs)))),
-        },
-        {
-            "seed": range(seeds),
-            "step": STEPS,
-            "pair": list(pairs),
-            "width": ("pair", 4 ** np.arange(1, len(pairs) + 1)),
-        },
-    )
-    return over_course(measured)
-
-
-def trained(loss, epochs=6):
-    """What `decode` gives of test losses (decoder, seed, step, layer), with how those that are trained were trained."""
-    loss = loss.copy()
-    untrained = loss.decoder == "linear"
-    if loss.sizes["layer"] > 1:
-        loss = loss.where(untrained | (loss.layer != loss.layer[-1]))
-    decode = xr.Dataset({"test_mse": loss, "fvu": loss / 0.7, "baseline_mse": ((), 0.7)})
-    if not untrained.all():
-        left = xr.DataArray(2.0 ** -np.arange(epochs), dims="epoch")
-        share = xr.DataArray(np.geomspace(0.3, 0.003, len(STEPS)), {"step": STEPS}, "step")
-        known = loss.where(loss.decoder == "linear-adam")
-        decode["epoch_mse"] = loss.where(~untrained) * (1 + left)
-        decode["optimum_mse"] = known / (1 + share)
-        decode["excess"] = known / decode.optimum_mse - 1
-        decode["test_excess"] = decode.excess / 2
-    return decode.transpose("seed", "step", "layer", "decoder", ...)
-
-
-def numbers(rows, **wanted):
-    return np.array([row["value"] for row in rows if all(row.get(key) == value for key, value in wanted.items())])
-
-
-def drawn(axes):
-    """The y values of all lines of a panel that run over steps."""
-    return [line.get_ydata() for line in axes.lines if len(line.get_ydata()) > 2]
-
-
 def test_the_same_input_gives_the_same_bytes(tmp_path):
-    expected = {*EVERY, "figure-4-digits-vgg8"}
-    for folder in ("first", "second"):
+    expected = {*EVERY, "figure-4-digits-vgg8"}  # F0 has no predense: no Figure 4 of it
+
+    def both():
         results = {"digits-vgg8": results_of_a_run(**FULL), "digits-f0": results_of_a_run(("softmax", "logits"))}
-        drawings = list(draw(results, SETTINGS))
-        assert {drawing.name for drawing in drawings} == expected  # F0 has no predense: no Figure 4 of it
-        for drawing in drawings:
-            save(drawing, tmp_path / folder, ALL_FORMATS)
-    first = tmp_path / "first"
-    files = sorted(str(file.relative_to(first)) for file in first.rglob("*") if file.is_file())
+        return draw(results, SETTINGS)
+
+    files = drawn_twice(both, tmp_path, ALL_FORMATS)
     places = ("{}.svg", "png/{}.png", "pdf/{}.pdf", "{}.csv")
     assert files == sorted(place.format(name) for name in expected for place in places)
-    for name in files:
-        first, second = ((tmp_path / folder / name).read_bytes() for folder in ("first", "second"))
-        assert len(first) > 500, name
-        assert first == second, name
+    assert all((tmp_path / "first" / file).stat().st_size > 500 for file in files)
     assert b">digits-vgg8, logits</text>" in (tmp_path / "first" / "figure-1.svg").read_bytes()
 
 
@@ -488,93 +306,18 @@ def test_figure_4_of_many_classes_is_a_map():
 def test_figure_4_of_a_feature_that_is_always_zero(tmp_path, classes):
     values = results_of_a_run(classes=classes).distributions
     values.density.loc[{"row": 0}] = 0.0
-    save(figure_4("a", values, SETTINGS), tmp_path, SETTINGS)
+    drawing = figure_4("a", values, SETTINGS)
+    save(drawing, tmp_path, SETTINGS)
+    row = drawing.rows[0]["feature"]
+    densities = [one["value"] for one in drawing.rows if one["feature"] == row and one["quantity"] == "density"]
+    assert densities
+    assert not any(densities)
 
 
 def test_no_figure_4_without_features():
     result = results_of_a_run()
     result.distributions.feature_index[:] = np.nan
     assert [drawing.name for drawing in draw({"a": result}, SETTINGS)][-2:] == ["probes", "distributions"]
-
-
-def test_complexity_of_layers_of_nonlinearities_and_of_all_of_them():
-    result = results_of_a_run(**FULL)
-    drawing = complexity({"a": result.complexity})
-    linear, shares, total = drawing.figure.axes
-    assert [len(drawn(axes)) for axes in drawing.figure.axes] == [2, 3, 3]
-    for layer in ("stem.2", "conv-2"):
-        values = result.complexity.linear_mapping_number.sel(layer=layer)
-        noted = numbers(drawing.rows, layer=layer, quantity="linear mapping number", seed="mean")
-        np.testing.assert_allclose(noted, values.mean("seed"))
-        assert any(np.array_equal(noted, line) for line in drawn(linear))
-    wanted = {"quantity": "local complexity per neuron", "seed": "mean", "part": "train"}
-    values = result.complexity.local_complexity.sel(nonlinearity="blocks.0.relu1", part="train") / 50
-    np.testing.assert_allclose(numbers(drawing.rows, layer="blocks.0.relu1", **wanted), values.mean("seed"))
-    np.testing.assert_allclose(drawn(shares)[1], values.mean("seed"))
-    values = result.complexity.local_complexity.sel(part="random").sum("nonlinearity")
-    wanted = {"layer": "all", "quantity": "local complexity", "part": "random"}
-    np.testing.assert_allclose(numbers(drawing.rows, seed="mean", **wanted), values.mean("seed"))
-    np.testing.assert_allclose(numbers(drawing.rows, seed="std", **wanted), values.std("seed", ddof=1))
-    np.testing.assert_allclose(drawn(total)[2], values.mean("seed"))
-
-
-@pytest.mark.parametrize(("absent", "labels"), [("layer", 2), ("nonlinearity", 1)])
-def test_of_complexity_only_what_was_measured_is_drawn(absent, labels, tmp_path):
-    found = results_of_a_run(**FULL).complexity
-    drawing = complexity({"a": found.drop_dims([absent, "part"] if absent == "nonlinearity" else absent)})
-    assert len(drawing.figure.axes) == labels
-    save(drawing, tmp_path, SETTINGS)
-
-
-def test_no_complexity_of_a_linear_network():
-    linear = replace(results_of_a_run(), complexity=xr.Dataset(coords={"seed": [0], "step": STEPS}))
-    assert "complexity" not in [drawing.name for drawing in draw({"a": linear}, SETTINGS)]
-    both = {"a": linear, "b": results_of_a_run(**FULL)}
-    (drawing,) = (drawing for drawing in draw(both, SETTINGS) if drawing.name == "complexity")
-    assert {row["run"] for row in drawing.rows} == {"b"}
-
-
-def test_of_a_kernel_lines_are_means_and_bands_reach_from_seed_to_seed():
-    found = results_of_a_run(**FULL).kernel
-    drawing = kernel({"a": found})
-    assert [len(drawn(axes)) for axes in drawing.figure.axes] == [1] * 4
-    for axes, (variable, (name, _, _)) in zip(drawing.figure.axes, SHOWN.items(), strict=True):
-        values = found[variable]
-        np.testing.assert_allclose(drawn(axes)[0], values.mean("seed"))
-        for seed, edge in (("mean", values.mean("seed")), ("min", values.min("seed")), ("max", values.max("seed"))):
-            np.testing.assert_allclose(numbers(drawing.rows, quantity=name, seed=seed), edge)
-    assert numbers(drawing.rows, quantity="largest possible rank").tolist() == [5]
-
-
-def test_layers_are_drawn_beside_what_random_ones_would_be():
-    found = results_of_a_run(**FULL).kernel
-    drawing = alignment({"a": found})
-    upper, lower = drawing.figure.axes
-    assert [len(drawn(axes)) for axes in (upper, lower)] == [2, 2]
-    for place, (pair, width) in enumerate(zip(FULL["pairs"], (4, 16), strict=True)):
-        of_pair = found.sel(pair=pair)
-        np.testing.assert_allclose(drawn(upper)[place], of_pair.alignment.mean("seed"))
-        np.testing.assert_allclose(drawn(lower)[place][0], 1)
-        wanted = {"layer": pair, "quantity": "alignment of random layers"}
-        assert numbers(drawing.rows, **wanted).tolist() == [width**-0.5]
-        product = numbers(drawing.rows, layer=pair, quantity="norm product", seed="mean")
-        np.testing.assert_allclose(product, of_pair.norm_product.mean("seed"))
-    # Pairs are named where there are few of them, and the same ones in all panels.
-    assert FULL["pairs"][0] in named_in_legend(drawing)
-    other = found.assign_coords(pair=["a to b", "b to c"])
-    assert "first pair of layers" in named_in_legend(alignment({"a": found, "b": other}))
-
-
-def named_in_legend(drawing):
-    return [text.get_text() for text in drawing.figure.legends[0].get_texts()]
-
-
-def test_of_a_network_with_one_layer_the_kernel_alone_is_drawn():
-    single = results_of_a_run(**FULL)
-    single = replace(single, kernel=single.kernel.drop_dims("pair"))
-    names = [drawing.name for drawing in draw({"a": single}, SETTINGS)]
-    assert "kernel" in names
-    assert "alignment" not in names
 
 
 def test_figures_of_sets_of_runs_end_in_their_names():
@@ -637,52 +380,6 @@ def test_missing_values_leave_gaps(tmp_path):
     others = result.decode.test_mse.sel(layer="logits", seed=[1, 2], decoder="linear").mean("seed")
     np.testing.assert_allclose(numbers(rows, quantity="loss", seed="mean"), others)
     assert not numbers(statistics({"a": result}).rows, layer="logits", quantity="selectivity").size
-
-
-def test_the_information_plane_has_a_path_for_every_tap():
-    result = results_of_a_run(**FULL)
-    drawing = plane({"a": result, "b": results_of_a_run(**FULL)})
-    first = result.information.isel(estimator=0)
-    axes = drawing.figure.axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("I(T;X) (nat)", "I(T;Y) (nat)")
-    for layer, points in zip(first.layer.values, axes.collections, strict=True):
-        x, y = (first[name].sel(layer=layer).mean("seed") for name in ("i_x", "i_y"))
-        np.testing.assert_allclose(points.get_offsets(), np.stack([x, y], axis=1))
-        assert len({tuple(colour) for colour in points.get_facecolors()}) == len(STEPS)
-        for name, quantity in (("i_x", "I(T;X)"), ("i_y", "I(T;Y)")):
-            noted = numbers(drawing.rows, run="a", layer=layer, quantity=quantity, seed=1)
-            np.testing.assert_array_equal(noted, first[name].sel(layer=layer, seed=1))
-    assert numbers(drawing.rows, run="a", quantity="ln n").tolist() == [np.log(500)]
-    assert numbers(drawing.rows, run="a", quantity="H(Y)").tolist() == [np.log(4)]
-
-
-def test_information_is_never_shown_without_its_bounds_and_ceilings():
-    result = results_of_a_run(**FULL)
-    drawing = information({"a": result})
-    first = result.information.sel(estimator="gaussian")
-    for axes, layer in zip(drawing.figure.axes, first.layer.values, strict=True):
-        assert axes.texts[0].get_text() == f"{layer}, gaussian"
-        for band, name in zip(axes.collections, ("i_x", "i_y"), strict=True):
-            edges = band.get_paths()[0].vertices[:, 1]
-            of_layer = first.sel(layer=layer).mean("seed")
-            assert edges.min() == pytest.approx(of_layer[f"{name}_lower"].min().item())
-            assert edges.max() == pytest.approx(of_layer[f"{name}_upper"].max().item())
-        ceilings = [line.get_ydata()[0] for line in axes.lines if len(line.get_xdata()) == 2]
-        assert ceilings == [np.log(500), np.log(4)]
-        for bound in ("lower", "upper"):
-            noted = numbers(drawing.rows, layer=layer, quantity=f"I(T;Y) {bound} bound", seed="mean")
-            np.testing.assert_allclose(noted, first[f"i_y_{bound}"].sel(layer=layer).mean("seed"))
-    shown = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
-    assert shown == ["I(T;X)", "I(T;Y)", "between the bounds", "ln n, H(Y)"]
-
-
-def test_bins_have_no_bounds(tmp_path):
-    result = results_of_a_run(estimators=("binned-pca", "gaussian"))
-    drawing = information({"a": result})
-    assert not any(axes.collections for axes in drawing.figure.axes)
-    assert {row["quantity"] for row in drawing.rows} == {"I(T;X)", "I(T;Y)", "ln n", "H(Y)"}
-    assert "between the bounds" not in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
-    save(drawing, tmp_path, SETTINGS)
 
 
 def test_steps_have_their_place_on_the_axis():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from xarray import DataArray
 
+from drawn import drawn_twice
 from phasescope.figures.drawing import save
 from phasescope.figures.theory import draw
 from phasescope.params.figures import FiguresSettings, SolvedRun
@@ -43,13 +44,8 @@ def values(rows, key="value", **wanted):
 
 def test_each_figure_is_drawn_once_and_the_same_bytes_twice(solved, drawings, tmp_path):
     assert list(drawings) == NAMES
-    for folder in ("first", "second"):
-        for drawing in draw(solved, RUNS, MODELS):
-            save(drawing, tmp_path / folder, FiguresSettings(formats=["svg"]))
-    files = sorted(path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*"))
+    files = drawn_twice(lambda: draw(solved, RUNS, MODELS), tmp_path, FiguresSettings(formats=["svg"]))
     assert len(files) == 2 * len(NAMES)
-    for file in files:
-        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
 
 
 def test_figures_of_two_classes_without_noise(tmp_path):

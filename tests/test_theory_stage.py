@@ -215,8 +215,6 @@ def test_where_no_second_minimum_can_be_leapt_over_there_is_no_boundary():
 
 # --- mistakes
 
-WHERE = "theory.feature_strength"
-
 
 @pytest.mark.parametrize(
     ("given", "line"),
@@ -238,10 +236,7 @@ WHERE = "theory.feature_strength"
     ],
 )
 def test_a_mistake_in_the_linear_network_is_told_in_one_line_with_its_place(params, given, line):
-    path = params(f"{BARE}theory: {{linear_network: {{{given}}}}}\n")
-    with pytest.raises(UserError) as caught:
-        read(path)
-    assert str(caught.value) == f"{path}: theory.linear_network.{line}"
+    assert mistake(params, "linear_network", given) == line
 
 
 @pytest.mark.parametrize(
@@ -270,10 +265,15 @@ def test_a_mistake_in_the_linear_network_is_told_in_one_line_with_its_place(para
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_its_place(params, given, line):
-    path = params(f"{BARE}theory: {{feature_strength: {{{given}}}}}\n")
+    assert mistake(params, "feature_strength", given) == line
+
+
+def mistake(params, model: str, given: str) -> str:
+    """What is said of settings of a model, behind its place."""
+    path = params(f"{BARE}theory: {{{model}: {{{given}}}}}\n")
     with pytest.raises(UserError) as caught:
         read(path)
-    assert str(caught.value) == f"{path}: {WHERE}.{line}"
+    return str(caught.value).removeprefix(f"{path}: theory.{model}.")
 
 
 # --- the command

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from conftest import PER_RUN, RUN_ALL, new_project
+from conftest import RUN_ALL, new_project
 from phasescope import training
 from phasescope.budget import budget
 from phasescope.budget.runs import Images, Run
@@ -30,6 +30,7 @@ from phasescope.run import Run as OpenedRun
 from phasescope.store.cache import CellCache
 from phasescope.store.datasets import write_dataset
 from phasescope.store.run import StoredRun
+from projects import PER_RUN, SMALL_THEORY
 from small import ONE, cache_of, record
 
 P = 7
@@ -376,7 +377,8 @@ def test_a_training_with_dropout_goes_on_in_the_same_bits(tmp_path):
     np.testing.assert_array_equal(longer, whole)
 
 
-PARAMS = """\
+PARAMS = (
+    """\
 datasets:
   sums: {source: binary-operation, operation: addition, modulus: 13}
 runs:
@@ -396,11 +398,10 @@ train: {seeds: [0], iterations: 4, batch_size: 64}
 distributions: {bins: 5, fixed: [0], selective: 1}
 kernel: {probes: 4}
 phases: {resamples: 20}
-theory:
-  feature_strength: {compared_outputs: [10], compared_strengths: [2.0], map_points: 8}
-  linear_network: {width: 50, iterations: 32, widths: [100, 1000], draws: 2, map_points: 9, map_steps: 8}
 figures: {formats: [svg], dpi: 40}
 """
+    + SMALL_THEORY
+)
 
 
 @pytest.mark.slow

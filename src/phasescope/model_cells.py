@@ -32,6 +32,11 @@ Function = Callable[[Network, Any, S], xr.Dataset]
 Cell = tuple[int, int, str]
 
 
+def nothing(run: Run) -> Measured:
+    """What a stage writes of a run of which no measure is asked for."""
+    return Measured(run.recorded[["seed", "step"]].drop_attrs(deep=False), {})
+
+
 def measure(
     run: Run,
     name: str,
