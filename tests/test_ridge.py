@@ -34,6 +34,7 @@ def test_predictions_are_those_of_scikit_learn(samples, width, solver, selection
     if ridge.ridge:
         expected = Ridge(alpha=ridge.ridge, solver="svd").fit(features, targets).predict(new)
         np.testing.assert_allclose(ridge.predict(new), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(ridge.fitted(), ridge.predict(features), rtol=1e-9, atol=1e-9)
     train = np.mean((ridge.predict(features) - targets) ** 2)
     np.testing.assert_allclose(ridge.train_mse, train, rtol=1e-7, atol=1e-14)
 

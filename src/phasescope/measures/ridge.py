@@ -83,6 +83,12 @@ class Factors:
             return self.project(features).astype(np.float32) @ weights
         return self._in_blocks(features, self.basis @ weights)
 
+    def fitted(self, weights: np.ndarray) -> np.ndarray:
+        """`combine` of the training features, which are here already."""
+        if self.dual:
+            return self.left @ (self.values[:, None] * weights)
+        return self.features @ (self.basis @ weights)
+
     def _in_blocks(self, features: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         """Centred features, in the dual form times Hᵀ, times a matrix; never all of them in float64 at once."""
         products = []
@@ -170,6 +176,10 @@ class Ridge:
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Targets (sample, target) from features (sample, feature): their mean if no feature varied."""
         return self.mean + self.factors.combine(features, self.weights)
+
+    def fitted(self) -> np.ndarray:
+        """Targets predicted of the training samples (sample, target)."""
+        return self.mean + self.factors.fitted(self.weights)
 
 
 def factors_of(features: np.ndarray, settings: RidgeSettings) -> Factors:
