@@ -36,6 +36,12 @@ test: setup  ## run the tests
 faults: setup  ## kill and fail every file operation of a small run: nothing half-written may be left
 	pytest --slow -q -s tests/test_faults.py
 
+.PHONY: bench
+bench: setup  ## run every benchmark, beside what it is compared with (an hour or so, on an otherwise quiet machine)
+	@for each in $(filter-out benchmarks/side_by_side.py,$(sort $(wildcard benchmarks/*.py))); do \
+	    echo "== $$each"; python $$each || exit 1; \
+	done
+
 .PHONY: lint
 lint: setup  ## check style, types and the order of the modules
 	ruff check

@@ -82,8 +82,8 @@ def test_pixels_and_their_rotation_give_the_same(digits, features, monkeypatch):
     rotated = decode(cells(features), digits, DecodeSettings())
     monkeypatch.setattr(samples_module, "ROTATION_LIMIT", 10)
     plain = Samples(digits.inputs, digits.labels, digits.train, 10, (1, 8, 8))
-    assert plain.targets.train.shape[1] == 64
-    assert digits.targets.train.shape[1] < 64
+    assert plain.targets.train.mean.size == 64
+    assert digits.targets.train.mean.size < 64
     xr.testing.assert_allclose(rotated, decode(cells(features), plain, DecodeSettings()), rtol=1e-6)
 
 
@@ -91,7 +91,7 @@ def test_more_pixels_than_training_samples(features):
     generator = np.random.default_rng(0)
     inputs = (features.astype(np.float32) @ generator.standard_normal((100, 300))).astype(np.float32)[:60]
     few = Samples(inputs, np.zeros(60, np.int64), np.arange(60) < 40, 1, (1, 15, 20))
-    assert few.targets.train.shape[1] == 39
+    assert few.targets.train.mean.size == 39
     result = decode(cells(features[:60, :5]), few, DecodeSettings())
     centred = inputs[:40] - inputs[:40].mean(axis=0)
     design = np.column_stack([features[:60, :5].astype(float), np.ones(60)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge, RidgeCV
 
-from phasescope.measures.ridge import factorise, fit
+from phasescope.measures.ridge import centre, factorise, fit, fit_centred
 
 
 def problem(samples=40, width=12, targets=3, seed=0, noise=0.5):
@@ -34,6 +34,7 @@ def test_predictions_are_those_of_scikit_learn(samples, width, solver, selection
     if ridge.ridge:
         expected = Ridge(alpha=ridge.ridge, solver="svd").fit(features, targets).predict(new)
         np.testing.assert_allclose(ridge.predict(new), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(ridge.fitted(), ridge.predict(features), rtol=1e-9, atol=1e-9)
     train = np.mean((ridge.predict(features) - targets) ** 2)
     np.testing.assert_allclose(ridge.train_mse, train, rtol=1e-7, atol=1e-14)
 
@@ -166,3 +167,22 @@ def test_without_selection_it_is_least_squares():
     np.testing.assert_allclose(found.predict(features), columns @ solution, rtol=1e-12, atol=1e-12)
     assert found.ridge == 0
     assert found.train_mse == pytest.approx(np.square(targets - columns @ solution).mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("samples", "width"), [(200, 60), (60, 200)])
+@pytest.mark.parametrize("decay", [-1, -6])
+def test_targets_in_single_precision_give_the_same_to_its_rounding(samples, width, decay):
+    """Also along directions that are a millionth as long as others, which products of features would not keep."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((samples, width)) * np.logspace(0, decay, width) + 3.0
+    targets = features @ rng.standard_normal((width, 20)) + 0.1 * rng.standard_normal((samples, 20))
+    targets = targets.astype(np.float32)
+    factors = factorise(features)
+    double, single = (fit_centred(factors, centre(each), "gcv") for each in (targets.astype(np.float64), targets))
+    assert single.predict(features).dtype == np.float32
+    assert single.ridge == double.ridge
+    variance = targets.var(axis=0, dtype=np.float64).mean()
+    np.testing.assert_allclose(single.scores, double.scores, rtol=1e-6, atol=1e-6 * variance)
+    np.testing.assert_allclose(single.train_mse, double.train_mse, rtol=1e-6, atol=1e-6 * variance)
+    apart = single.predict(features) - double.predict(features)
+    assert np.abs(apart).max() < 1e-5 * np.sqrt(variance)

@@ -36,10 +36,10 @@ class Fit(NamedTuple):
     gradient: float = np.nan
 
 
-def ridge(factors: Factors, train: np.ndarray, test: np.ndarray, task: Task, settings: RidgeSettings) -> Fit:
+def ridge(factors: Factors, test: np.ndarray, task: Task, settings: RidgeSettings) -> Fit:
     """Least squares on one-hot labels with the ridge that the training samples choose; test samples do not touch it."""
     regression = fit_ridge(factors, np.eye(task.classes)[task.labels], settings.selection)
-    guesses = [regression.predict(part).argmax(axis=1) for part in (train, test)]
+    guesses = [outputs.argmax(axis=1) for outputs in (regression.fitted(), regression.predict(test))]
     return Fit(guesses[0], guesses[1], ridge=regression.ridge)
 
 
@@ -99,7 +99,7 @@ def classify(
     """Fit a classifier to features (sample, feature) for each of several tasks; ridges share one factorisation."""
     if classifier == "ridge":
         factors = factors_of(train, settings)
-        return [ridge(factors, train, test, task, settings) for task in tasks]
+        return [ridge(factors, test, task, settings) for task in tasks]
     if classifier == "logistic":
         return [logistic(train, test, task, settings) for task in tasks]
     return [sgd(train, test, task, settings, compute) for task in tasks]

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from phasescope.compute import Compute
-from phasescope.measures.ridge import factors_of, fit
+from phasescope.measures.ridge import factors_of, fit_centred
 from phasescope.measures.samples import Samples, Variable, over_cells
 from phasescope.params.decode import Decoder, DecodeSettings
 from phasescope.params.ridge import RidgeSettings
@@ -130,7 +130,7 @@ def _decode(
 def _linear(cell: np.ndarray, samples: Samples, settings: RidgeSettings) -> dict[str, np.ndarray | float]:
     """Decode one cell (sample, feature) by ridge regression on the axes of the training inputs."""
     targets = samples.targets
-    regression = fit(factors_of(cell[samples.train], settings), targets.train, settings.selection)
+    regression = fit_centred(factors_of(cell[samples.train], settings), targets.train, settings.selection)
     difference = targets.test - regression.predict(cell[samples.test])
     pixels = samples.inputs.shape[1]
     return {

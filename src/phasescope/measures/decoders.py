@@ -46,7 +46,7 @@ def trained(
         # Along the axes of the training inputs nothing is lost: those outside them are zero for training samples.
         factors = factorise(cell[samples.train], exact_limit=settings.exact_limit)
         along = least_squares_mse(factors, samples.targets.train)
-        result["optimum_mse"] = along * samples.targets.train.shape[1] / samples.inputs.shape[1]
+        result["optimum_mse"] = along * samples.targets.train.mean.size / samples.inputs.shape[1]
         result["excess"] = result["train_mse"] / result["optimum_mse"] - 1 if result["optimum_mse"] else np.nan
     return result
 

@@ -50,7 +50,7 @@ def probe(activations: xr.DataArray, samples: Samples, settings: ProbeSettings, 
         found: dict[str, np.ndarray | float] = {}
         if classifier == "ridge":
             factors = factors_of(train, settings)
-            fitted = ridge(factors, train, test, task, settings)
+            fitted = ridge(factors, test, task, settings)
             # All permutations side by side, with one ridge for all: GCV alone is as cheap for many targets as for few.
             shuffled = np.random.default_rng(0).permuted(np.tile(labels, (settings.shuffles, 1)), axis=1)
             one_hot = np.concatenate(np.eye(samples.classes)[shuffled], axis=1)

@@ -8,6 +8,10 @@ With centred features H = U S Vᵀ (n × p), centred targets Y (n × q) and A = 
     generalised cross-validation      GCV(λ) = n RSS(λ) / ν(λ)²                  (Golub, Heath & Wahba 1979)
     leave-one-out residual            (y_i − ŷ_i) / (1 − h_ii),   h_ii = 1/n + Σ U_ik² s_k² / (s_k² + λ)
 
+Many targets (images of 2,048 pixels and more) come in single precision, and what is multiplied with them is brought to
+it only then: U has orthonormal columns and V has too, so that nothing amplifies the rounding, 6e-8 of a target. The
+factorisation itself is always one in double precision.
+
 The mean of the targets is not penalised: it is the one degree of freedom, and the 1/n. At full rank, n − 1,
 the first terms of RSS and ν are zero, and so are those of the leave-one-out residuals; they are then left
 out, lest small ridges drown in their rounding.
@@ -64,9 +68,9 @@ class Factors:
         return len(self.features) - 1 - len(self.values)
 
     def coordinates(self, targets: np.ndarray) -> np.ndarray:
-        """A = UᵀY, (rank, target), of targets (sample, target)."""
-        if self.dual:
-            return self.left.T @ targets
+        """A = UᵀY, (rank, target), of targets (sample, target), in their precision."""
+        if self.dual or targets.dtype == np.float32:
+            return self.left.T.astype(targets.dtype, copy=False) @ targets
         return self.basis.T @ (self.features.T @ targets) / self.values[:, None]
 
     def project(self, features: np.ndarray) -> np.ndarray:
@@ -74,8 +78,16 @@ class Factors:
         return self._in_blocks(features, self.basis)
 
     def combine(self, features: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """`project(features) @ weights` for weights (rank, target), multiplied in the cheaper order."""
+        """`project(features) @ weights` for weights (rank, target), multiplied in the cheaper order if it is exact."""
+        if weights.dtype == np.float32:
+            return self.project(features).astype(np.float32) @ weights
         return self._in_blocks(features, self.basis @ weights)
+
+    def fitted(self, weights: np.ndarray) -> np.ndarray:
+        """`combine` of the training features, which are here already."""
+        if self.dual:
+            return self.left @ (self.values[:, None] * weights)
+        return self.features @ (self.basis @ weights)
 
     def _in_blocks(self, features: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         """Centred features, in the dual form times Hᵀ, times a matrix; never all of them in float64 at once."""
@@ -134,6 +146,22 @@ def _spectrum(gram: np.ndarray, samples: int, width: int, least: float) -> tuple
 
 
 @dataclass(frozen=True, eq=False)
+class Centred:
+    """Targets less their mean, which the regressions of all cells share."""
+
+    values: np.ndarray  #: Y, (sample, target), float64 or float32
+    mean: np.ndarray  #: (target,) what was subtracted
+    energy: float  #: ‖Y‖²
+
+
+def centre(targets: np.ndarray) -> Centred:
+    """Targets (sample, target), float64 or float32, as regressions take them."""
+    mean = targets.mean(axis=0, dtype=np.float64).astype(targets.dtype)
+    centred = targets - mean
+    return Centred(centred, mean, float(np.square(centred).sum(dtype=np.float64)))
+
+
+@dataclass(frozen=True, eq=False)
 class Ridge:
     """A ridge regression with the ridge that the training samples choose."""
 
@@ -149,32 +177,38 @@ class Ridge:
         """Targets (sample, target) from features (sample, feature): their mean if no feature varied."""
         return self.mean + self.factors.combine(features, self.weights)
 
+    def fitted(self) -> np.ndarray:
+        """Targets predicted of the training samples (sample, target)."""
+        return self.mean + self.factors.fitted(self.weights)
+
 
 def factors_of(features: np.ndarray, settings: RidgeSettings) -> Factors:
     """`factorise` training features (sample, feature) as the settings ask for."""
     return factorise(features, solver=settings.solver, exact_limit=settings.exact_limit, rank=settings.rank)
 
 
-def least_squares_mse(factors: Factors, targets: np.ndarray) -> float:
+def least_squares_mse(factors: Factors, targets: Centred) -> float:
     """Mean squared error that least squares without a ridge leaves of the training targets (sample, target)."""
-    centred = targets - targets.mean(axis=0)
     if not factors.spare:
         return 0.0
-    left = float(np.square(centred).sum() - np.square(factors.coordinates(centred)).sum())
-    return max(left, 0.0) / targets.size
+    left = targets.energy - float(np.square(factors.coordinates(targets.values)).sum(dtype=np.float64))
+    return max(left, 0.0) / targets.values.size
 
 
 def fit(factors: Factors, targets: np.ndarray, selection: Selection) -> Ridge:
-    """Ridge regression on targets (sample, target), float64, with one ridge for all of them.
+    """Ridge regression on targets (sample, target), float64, with one ridge for all of them; see `fit_centred`."""
+    return fit_centred(factors, centre(targets), selection)
+
+
+def fit_centred(factors: Factors, targets: Centred, selection: Selection) -> Ridge:
+    """Ridge regression on centred targets, with one ridge for all of them.
 
     Leave-one-out costs a product (sample × rank × target) for each ridge of the path, GCV one for all of it.
     """
-    samples, number = targets.shape
-    mean = targets.mean(axis=0)
-    centred = targets - mean
-    coordinates = factors.coordinates(centred)
-    energies = np.square(coordinates).sum(axis=1)
-    outside = max(float(np.square(centred).sum() - energies.sum()), 0.0) if factors.spare else 0.0
+    samples, number = targets.values.shape
+    coordinates = factors.coordinates(targets.values)
+    energies = np.square(coordinates).sum(axis=1, dtype=np.float64)
+    outside = max(targets.energy - float(energies.sum()), 0.0) if factors.spare else 0.0
 
     ridges = np.zeros(1) if selection == "none" else _ridges(factors)
     squares = np.square(factors.values)
@@ -185,11 +219,12 @@ def fit(factors: Factors, targets: np.ndarray, selection: Selection) -> Ridge:
     elif selection == "gcv":
         scores = samples * residuals / np.square(factors.spare + shrinkage.sum(axis=1)) / number
     else:
-        scores = _leave_one_out(factors, centred, coordinates, shrinkage)
+        scores = _leave_one_out(factors, targets.values, coordinates, shrinkage)
     best = int(np.argmin(scores))
-    weights = (factors.values / (squares + ridges[best]))[:, None] * coordinates
+    filters = factors.values / (squares + ridges[best])
+    weights = filters.astype(coordinates.dtype)[:, None] * coordinates
     train_mse = float(residuals[best]) / (samples * number)
-    return Ridge(ridges, scores, float(ridges[best]), train_mse, factors, weights, mean)
+    return Ridge(ridges, scores, float(ridges[best]), train_mse, factors, weights, targets.mean)
 
 
 def _ridges(factors: Factors) -> np.ndarray:

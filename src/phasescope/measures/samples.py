@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 
 from phasescope.errors import UserError
-from phasescope.measures.ridge import factorise
+from phasescope.measures.ridge import Centred, centre, factorise
 
 #: Largest order of a matrix that is factored to rotate the pixels; beyond it they are decoded as they are.
-ROTATION_LIMIT = 4096
+ROTATION_LIMIT = 2048
 
 
 class Variable(NamedTuple):
@@ -37,8 +37,8 @@ class Targets:
     axes.
     """
 
-    train: np.ndarray  #: (training sample, axis) float64
-    test: np.ndarray  #: (test sample, axis) float64
+    train: Centred  #: (training sample, axis) float64; or, of many pixels, (training sample, pixel) as the inputs are
+    test: np.ndarray  #: (test sample, axis) likewise
     outside: np.ndarray  #: (test sample,) squared length outside the axes, summed over pixels
 
 
@@ -73,11 +73,10 @@ class Samples:
         train, test = self.inputs[self.train], self.inputs[self.test]
         if min(train.shape) <= ROTATION_LIMIT:
             axes = factorise(train, exact_limit=ROTATION_LIMIT)
-            rotated_train, rotated_test = axes.project(train), axes.project(test)
-        else:
-            rotated_train, rotated_test = train - self.mean, test - self.mean
-        outside = np.maximum(self.baseline * self.inputs.shape[1] - np.square(rotated_test).sum(axis=1), 0.0)
-        return Targets(rotated_train, rotated_test, outside)
+            rotated = axes.project(test)
+            outside = np.maximum(self.baseline * self.inputs.shape[1] - np.square(rotated).sum(axis=1), 0.0)
+            return Targets(centre(axes.project(train)), rotated, outside)
+        return Targets(centre(train), test, np.zeros(len(test)))
 
 
 def over_cells(
@@ -113,10 +112,8 @@ def over_cells(
 
 
 def require_finite(values: np.ndarray, where: str) -> None:
-    """Raise a UserError if activations hold NaN or infinity; their sum tells, without a second array."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = values.sum(dtype=np.float64)
-    if not np.isfinite(total):
+    """Raise a UserError if activations hold NaN or infinity."""
+    if not np.isfinite(values).all():
         raise UserError(
             f"the activations {where} hold NaN or infinite values, and measures need finite ones: "
             "lower train.learning_rate if training diverged, "

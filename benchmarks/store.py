@@ -1,0 +1,148 @@
+"""Writing a run's activations and reading one cell of them, beside `numpy.savez_compressed` and the bare codec.
+
+    python benchmarks/store.py [--repeats 5]
+
+VGG-8 of width 1, trained on digits for 64 iterations, activations at conv-2 (256 maps of 2 × 2), predense and logits,
+in half and in single precision. Writing is the whole commit: shards, hashes, manifest, flushed to the disk. Reading is
+one (seed, step, layer) of a run that is open, every byte checked, files in the page cache; beside it zstd alone on the
+same chunks, and `numpy.load` of the same cell, a member of its own in the file of `savez_compressed`.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numcodecs import zstd
+from side_by_side import Rates, Work, compare, parser, tell, tell_machine, threads
+
+from phasescope import activations, training
+from phasescope.compute import Compute
+from phasescope.data.digits import load_digits
+from phasescope.params.activations import ActivationsSettings, Tap
+from phasescope.params.models import ModelSettings
+from phasescope.params.train import TrainJob
+from phasescope.run import Run
+from phasescope.store import arrays, commit
+from phasescope.store.cache import CellCache
+from phasescope.store.datasets import write_dataset
+
+JOB = TrainJob(
+    dataset="digits",
+    model=ModelSettings(name="vgg8", width=1.0),
+    seeds=[0],
+    iterations=64,
+    batch_size=64,
+    learning_rate=0.01,
+)
+TAPS = [Tap(name="conv-2"), Tap(name="predense"), Tap(name="logits")]
+
+
+def recorded(root: Path, dtype: str) -> Run:
+    """Train, if that is not done yet, and take activations."""
+    one, cache = Compute("cpu", 1, 1), CellCache(root / "cache", "benchmark")
+    data, trained, target = root / "datasets" / "digits", root / "runs" / "train", root / "runs" / dtype / "activations"
+    if not data.exists():
+        write_dataset(data, load_digits(32), {})
+        training.train(JOB, data, trained, one, "benchmark", cache)
+    settings = ActivationsSettings(taps=TAPS, dtype=dtype)
+    activations.record(JOB, settings, data, trained, target, one, "benchmark", cache)
+    return Run(dtype, root)
+
+
+def write(values: dict[str, np.ndarray], target: Path) -> None:
+    """Keep activations (seed, step, sample, feature) by tap as a stage does."""
+    with commit.scratch(target) as scratch:
+        path = scratch.path / arrays.GROUP
+        group = arrays.create_group(path)
+        for tap, array in values.items():
+            dims = ("seed", "step", "sample", f"{tap}_feature")
+            made = arrays.create(group, tap, dims, array.shape, array.dtype, cell=2)
+            for cell in np.ndindex(array.shape[:2]):
+                arrays.write_cell(made, cell, array[cell])
+        arrays.finish(path)
+        scratch.commit("activations", {})
+
+
+def bare(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The numbers of a shard, with nothing checked."""
+    data = file.read_bytes()
+    index = np.frombuffer(data, "<u8", count=2 * _chunks(data)).reshape(-1, 2)
+    parts = [zstd.decompress(data[start : start + length]) for start, length in index.tolist()]
+    return np.frombuffer(b"".join(parts), dtype)[: np.prod(shape)].reshape(shape)
+
+
+def _chunks(data: bytes) -> int:
+    """How many chunks a shard has: the first of them begins behind the index and its checksum of 4 bytes."""
+    return (int.from_bytes(data[:8], "little") - 4) // 16
+
+
+def size(path: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def members(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """One array for each cell."""
+    return {
+        f"{tap}-{seed}-{step}": array[seed, step]
+        for tap, array in values.items()
+        for seed, step in np.ndindex(array.shape[:2])
+    }
+
+
+def writing(values: dict[str, np.ndarray], root: Path, told: str, repeats: int, rates: Rates) -> None:
+    """Print how long it takes and how much it is."""
+    target, packed = root / "written", root / "packed.npz"
+    cells = members(values)
+    measured = compare(lambda: write(values, target), lambda: np.savez_compressed(packed, **cells), repeats)
+    total, mine, theirs = sum(array.nbytes for array in values.values()), size(target), packed.stat().st_size
+    tell(f"writing {told}, {total / 1e6:.1f} MB", measured, at_least=5, work=Work(bytes=total + mine), rates=rates)
+    shares = f"{mine / total:.3f} of the bytes, npz {theirs / total:.3f}"
+    print(f"  {shares}: {mine / theirs:.3f} times as large, at most 1.1 wanted")
+
+
+def reading(name: str, tap: str, root: Path, repeats: int, rates: Rates) -> None:
+    """Print how long one cell takes, whose file was not read before."""
+    opened: dict[str, xr.DataArray] = {}
+
+    def fresh() -> None:
+        opened["tap"] = Run(name, root).activations(tap)
+
+    fresh()
+    step = opened["tap"].sizes["step"] - 1
+    cell = opened["tap"].isel(seed=0, step=step).values
+    file = root / "runs" / name / "activations" / arrays.GROUP / tap / "c" / "0" / str(step) / "0" / "0"
+    packed, member = root / "packed.npz", f"{tap}-0-{step}"
+
+    def ours() -> np.ndarray:
+        return opened["tap"].isel(seed=0, step=step).values
+
+    assert np.array_equal(ours(), bare(file, cell.shape, cell.dtype))
+    assert np.array_equal(ours(), np.load(packed)[member])
+    least = Work(bytes=file.stat().st_size + cell.nbytes)
+    told = f"reading {tap}, {name}, {cell.nbytes / 1e6:.2f} MB"
+    codec = compare(ours, lambda: bare(file, cell.shape, cell.dtype), repeats, fresh)
+    tell(f"{told}, beside the codec", codec, at_most=2, work=least, rates=rates)
+    tell(f"{told}, beside npz", compare(ours, lambda: np.load(packed)[member], repeats, fresh), at_least=3)
+
+
+def main() -> None:
+    """Print ratios and bytes."""
+    given = parser(__doc__).parse_args()
+    rates = tell_machine(1)
+    with tempfile.TemporaryDirectory() as folder, threads(1):
+        root = Path(folder)
+        for dtype in ("float16", "float32"):
+            run = recorded(root, dtype)
+            values = {tap.name: run.activations(tap.name).values for tap in TAPS}
+            for names in (*([tap.name] for tap in TAPS), [tap.name for tap in TAPS]):
+                writing(
+                    {name: values[name] for name in names}, root, f"{' + '.join(names)}, {dtype}", given.repeats, rates
+                )
+            for tap in TAPS:
+                reading(dtype, tap.name, root, given.repeats, rates)
+
+
+if __name__ == "__main__":
+    main()
