@@ -2,6 +2,10 @@
 
 import copy
 import json
+import math
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
@@ -384,3 +388,38 @@ def test_a_network_without_batchnorm_stays_as_it_is():
     batchnorm.recalibrate(model, images())
     batchnorm.use_batch_statistics(model)
     assert torch.equal(before, state.flatten(model))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("initialisation", ["default", "normal"])
+def test_an_outline_has_the_shapes_of_the_network_and_draws_nothing(name, initialisation):
+    settings = ModelSettings(name=name, width=0.25, initialisation=initialisation)
+    named = [Tap(name=tap) for tap in TAPS[name]]
+    random = torch.get_rng_state()
+    outline = zoo.outline(settings, 3, 32, 10)
+    assert torch.equal(random, torch.get_rng_state())
+    built = zoo.build(settings, 3, 32, 10)
+    assert state.table(outline) == state.table(built)
+    with taps.Capture(built, named) as capture:
+        built(torch.zeros(2, 3, 32, 32))
+        expected = {tap: read.shape[1] for tap, read in capture.read().items()}
+    assert {tap: math.prod(shape) for tap, shape in taps.shapes(outline, named, 3, 32).items()} == expected
+
+
+def test_neither_shapes_nor_updates_import_the_compiler_of_torch():
+    code = """
+        import sys, torch
+        from phasescope.models import optimisers, taps, zoo
+        from phasescope.params.activations import Tap
+        from phasescope.params.models import ModelSettings
+        from phasescope.params.train import TrainJob
+        for name in ("vgg8", "resnet10"):
+            taps.shapes(zoo.outline(ModelSettings(name=name, width=0.1), 1, 16, 10), [Tap(name="softmax")], 1, 16)
+        taps.shapes(zoo.outline(ModelSettings(name="transformer-2"), 22, 1, 11), [Tap(name="logits")], 22, 1)
+        model = zoo.build(ModelSettings(name="f0"), 1, 4, 10)
+        for optimiser in ("sgd", "adamw"):
+            model(torch.zeros(2, 1, 4, 4)).sum().backward()
+            optimisers.Optimiser(TrainJob(dataset="d", model={"name": "f0"}, optimiser=optimiser), model).update(0.1)
+        assert "torch._dynamo" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)

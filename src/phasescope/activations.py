@@ -21,7 +21,7 @@ from phasescope.models import state
 from phasescope.models.batchnorm import recalibrate, use_batch_statistics
 from phasescope.models.losses import LOSSES, UNITS, told_right
 from phasescope.models.taps import Capture, shapes
-from phasescope.models.zoo import Network, build_for, place
+from phasescope.models.zoo import Network, build_for, outline_for, place
 from phasescope.parallel import map_in_processes
 from phasescope.params.activations import ActivationsSettings, Tap
 from phasescope.params.train import TrainJob
@@ -316,8 +316,7 @@ def _allocate(
     path: Path, job: TrainJob, settings: ActivationsSettings, dataset: Dataset, steps: list[int]
 ) -> list[dict[str, Any]]:
     """Make the group with its coordinates and empty arrays; gives the BatchNorm table."""
-    with torch.device("meta"):
-        network = build_for(job, *dataset.shape)
+    network = outline_for(job, *dataset.shape)
     tap_shapes = _shapes(network, settings, dataset)
     kept = kept_samples(dataset, settings.train_samples, settings.test_samples)
     group = arrays.create_group(path, {"classes": dataset.classes}, ("index", "label", "split"))

@@ -9,7 +9,7 @@ from phasescope.errors import UserError
 from phasescope.measures.decoders import deconvolution
 from phasescope.models.parts import embed, why_not_hidden
 from phasescope.models.taps import shapes
-from phasescope.models.zoo import Network, build
+from phasescope.models.zoo import Network, outline
 from phasescope.params.datasets import OF_ATTRIBUTES, DatasetSettings
 from phasescope.params.models import CONVOLUTIONAL
 from phasescope.params.settings import RunSettings, Settings, read, unknown
@@ -80,17 +80,17 @@ def _undecodable_taps(settings: Settings) -> Iterator[str]:
             )
             continue
         channels, resolution = settings.datasets[run.dataset].image
-        with torch.device("meta"):
-            network = _network(settings, run)
-            for tap in [tap for tap in kept if tap in (run.decode.trained_taps or kept)]:
-                try:
-                    shape = shapes(network, [kept[tap]], channels, resolution)[tap]
-                except UserError:  # told as a tap that does not fit
-                    continue
-                try:
+        network = _network(settings, run)
+        for tap in [tap for tap in kept if tap in (run.decode.trained_taps or kept)]:
+            try:
+                shape = shapes(network, [kept[tap]], channels, resolution)[tap]
+            except UserError:  # told as a tap that does not fit
+                continue
+            try:
+                with torch.device("meta"):
                     deconvolution(shape, (channels, resolution, resolution))
-                except UserError as error:
-                    yield f"runs.{name}.activations.taps: {tap!r}: {error}"
+            except UserError as error:
+                yield f"runs.{name}.activations.taps: {tap!r}: {error}"
 
 
 def _linear_layers(settings: Settings) -> Iterator[str]:
@@ -108,13 +108,12 @@ def _linear_layers(settings: Settings) -> Iterator[str]:
         if "linear-mapping-number" not in asked.measures:
             continue
         channels, resolution = settings.datasets[run.dataset].image
-        with torch.device("meta"):
-            network = _network(settings, run).eval()
-            images = torch.zeros(1, channels, resolution, resolution, dtype=next(network.parameters()).dtype)
-            for layer in asked.layers or []:
-                why = why_not_hidden(network, layer, embed(network, images))
-                if why is not None:
-                    yield f"runs.{name}.complexity.layers: {why}"
+        network = _network(settings, run).eval()
+        images = torch.empty(0, channels, resolution, resolution, dtype=next(network.parameters()).dtype)
+        for layer in asked.layers or []:
+            why = why_not_hidden(network, layer, embed(network, images))
+            if why is not None:
+                yield f"runs.{name}.complexity.layers: {why}"
 
 
 def _unknown_runs(settings: Settings) -> Iterator[str]:
@@ -166,8 +165,7 @@ def _lonely_batches(settings: Settings) -> Iterator[str]:
 def _unfit_taps(settings: Settings) -> Iterator[str]:
     """Taps that the run's network does not have, or whose maps cannot be pooled as they ask for."""
     for name, run in settings.runs.items():
-        with torch.device("meta"):
-            network = _network(settings, run)
+        network = _network(settings, run)
         channels, resolution = settings.datasets[run.dataset].image
         for tap in run.activations.taps:
             if tap.name == "softmax" and run.train.target != "class":
@@ -179,6 +177,6 @@ def _unfit_taps(settings: Settings) -> Iterator[str]:
 
 
 def _network(settings: Settings, run: RunSettings) -> Network:
-    """The run's network, but for the number of classes where files say it, which does not matter to a tap."""
+    """The outline of the run's network, but for the number of classes where files say it: no tap depends on it."""
     dataset = settings.datasets[run.dataset]
-    return build(run.model, *dataset.image, run.train.outputs(dataset.classes or 2))
+    return outline(run.model, *dataset.image, run.train.outputs(dataset.classes or 2))

@@ -24,9 +24,10 @@ from phasescope.compute import Compute
 from phasescope.data.dataset import Dataset
 from phasescope.data.tensors import Images
 from phasescope.errors import UserError
-from phasescope.models import optimisers, state
+from phasescope.models import state
 from phasescope.models.losses import LOSSES, UNITS, told_right
-from phasescope.models.zoo import build_for, place
+from phasescope.models.optimisers import UNHEEDED, Optimiser
+from phasescope.models.zoo import build_for, outline_for, place
 from phasescope.parallel import map_in_processes
 from phasescope.params.train import TrainJob
 from phasescope.progress import Progress, tell_computed
@@ -75,7 +76,7 @@ def train(job: TrainJob, dataset_path: Path, target: Path, compute: Compute, lab
         StoreError: another process is training this run.
     """
     dataset = manifest.read(dataset_path, "dataset")
-    shared = job.model_dump(exclude={"seeds", "iterations", *optimisers.UNHEEDED[job.optimiser]})
+    shared = job.model_dump(exclude={"seeds", "iterations", *UNHEEDED[job.optimiser]})
     keys = [commit.fingerprint(shared, seed, dataset.digest) for seed in job.seeds]
     steps = checkpoint_steps(job.iterations)
     with commit.scratch(target) as scratch:
@@ -203,7 +204,7 @@ class _SeedTraining:
         self._network = place(build_for(job, *dataset.shape), device)
         self._network.train()
         self._drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self._network.modules())
-        self._optimiser = optimisers.build(job, self._network)
+        self._optimiser = Optimiser(job, self._network)
         # Filled on the device, so that no update waits for the host.
         self._logs = torch.full((2, job.iterations), torch.nan, device=device, dtype=getattr(torch, job.model.dtype))
         #: The state saved last, which the next one replaces.
@@ -218,11 +219,9 @@ class _SeedTraining:
         targets = self.images.targets[rows]
         outputs = self._network(self.images.images[rows])
         loss = self._loss(outputs, targets)
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._job.learning_rate * min(1.0, (self.step + 1) / max(1, self._job.warmup))
-        self._optimiser.zero_grad()
+        self._optimiser.forget_gradients()
         loss.backward()
-        self._optimiser.step()
+        self._optimiser.update(self._job.learning_rate * min(1.0, (self.step + 1) / max(1, self._job.warmup)))
         self._logs[0, self.step] = loss.detach()
         self._logs[1, self.step] = told_right(outputs.detach(), targets).mean()
         self.step += 1
@@ -280,7 +279,7 @@ class _SeedTraining:
         self._evaluated = np.stack([saved[name].values for name in EVALUATIONS], axis=1).tolist()
         weights = torch.from_numpy(saved["last_weights"].values)
         state.unflatten(self._network, weights, state.table(self._network))
-        optimisers.restore(self._job, self._optimiser, saved["last_moments"].values, self.step)
+        self._optimiser.restore(saved["last_moments"].values, self.step)
         torch.set_rng_state(torch.from_numpy(saved["last_rng"].values))
         logs = torch.from_numpy(np.stack([saved["loss"], saved["accuracy"]]))
         self._logs[:, : self.step] = logs.to(self._logs.device)
@@ -291,7 +290,7 @@ class _SeedTraining:
         evaluated = np.array(self._evaluated, dtype=np.float64).reshape(-1, len(EVALUATIONS))
         values = {
             "last_weights": state.flatten(self._network).cpu().numpy(),
-            "last_moments": optimisers.moments(self._job, self._optimiser),
+            "last_moments": self._optimiser.moments(),
             "last_rng": torch.get_rng_state().numpy(),
             "sha256": np.array(self.hashes, dtype=str),
             "loss": logs[0],
@@ -355,8 +354,7 @@ def evaluate(network: nn.Module, data: Images, criterion: Callable[..., torch.Te
 def _allocate(path: Path, job: TrainJob, dataset_path: Path) -> None:
     """Make the group with its coordinates and the empty array of weights."""
     dataset = read_dataset(dataset_path)
-    with torch.device("meta"):
-        network = build_for(job, *dataset.shape)
+    network = outline_for(job, *dataset.shape)
     table = state.table(network)
     steps = checkpoint_steps(job.iterations)
     group = arrays.create_group(path, {"classes": dataset.classes, "image": list(dataset.images.shape[1:])})

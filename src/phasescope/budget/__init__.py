@@ -1,7 +1,8 @@
 """What a project will keep and compute, from its settings alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,12 @@ class Stage:
     name: str
     output: str  #: the directory that it writes
     store: Store
-    work: Work
+    count: Callable[[], Work]  #: what gives `work`
+
+    @cached_property
+    def work(self) -> Work:
+        """What it computes, counted when it is asked for, which takes seconds."""
+        return self.count()
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def budget(settings: Settings, datasets: Path, workers: int = 1) -> Budget:
             stages = list(_stages(name, run, workers))
             for transfer, target in targets:
                 kept = outputs.transfer(run, transfer, target)
-                done = work.transfer(run, transfer, target, workers)
+                done = partial(work.transfer, run, transfer, target, workers)
                 stages.append(Stage("transfer", f"results/{name}/transfer-{transfer.dataset}", kept, done))
             classified = sum(len(t.classifiers) * len(t.labels) for t, _ in targets)
             runs[name] = RunBudget(
@@ -157,10 +163,10 @@ def _remarks(found: Budget, timed: bool) -> Iterator[str]:
 def _stages(name: str, run: Run, workers: int) -> Iterator[Stage]:
     for stage in STAGES[:-1]:
         folder = "runs" if stage in ("train", "activations") else "results"
-        store, done = getattr(outputs, stage)(run), getattr(work, stage)(run, workers)
+        store, done = getattr(outputs, stage)(run), partial(getattr(work, stage), run, workers)
         yield Stage(stage, f"{folder}/{name}/{stage}", store, done)
         if stage == "train":
-            yield Stage(stage, f"results/{name}/training", outputs.training(run), Work())
+            yield Stage(stage, f"results/{name}/training", outputs.training(run), Work)
 
 
 def _images(dataset: DatasetSettings, path: Path) -> Images | None:

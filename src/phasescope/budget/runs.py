@@ -11,7 +11,7 @@ from torch import nn
 from phasescope.measures.alignment import matrices, pairs
 from phasescope.models.parts import BENT_AT_ZERO, embed, hidden_layers, pre_activations
 from phasescope.models.taps import shapes, tap_modules
-from phasescope.models.zoo import BasicBlock, Network, build
+from phasescope.models.zoo import BasicBlock, Network, outline
 from phasescope.params.activations import ActivationsSettings, Tap
 from phasescope.params.settings import RunSettings
 from phasescope.params.transfer import TransferSettings
@@ -56,14 +56,13 @@ class Run:
 
     def __init__(self, settings: RunSettings, images: Images) -> None:
         self.settings, self.images = settings, images
-        with torch.device("meta"):
-            #: One for each class, or one number.
-            self.outputs = settings.train.outputs(images.classes)
-            self.network = build(settings.model, images.channels, images.resolution, self.outputs).eval()
-            image = torch.zeros(1, images.channels, images.resolution, images.resolution)
-            #: An input of the network, and what passes through its layers; nothing is known of both but the shape.
-            self.image = image.to(next(self.network.parameters()))
-            self.embedded = embed(self.network, self.image)
+        #: One for each class, or one number.
+        self.outputs = settings.train.outputs(images.classes)
+        self.network = outline(settings.model, images.channels, images.resolution, self.outputs).eval()
+        inputs = torch.empty(0, images.channels, images.resolution, images.resolution)
+        #: Inputs of the network, and what passes through its layers: none, so that nothing is known but the shape.
+        self.inputs = inputs.to(next(self.network.parameters()).dtype)
+        self.embedded = embed(self.network, self.inputs)
         kept = settings.activations
         self.seeds, self.steps = len(settings.train.seeds), len(checkpoint_steps(settings.train.iterations))
         self.train, self.test = kept_of(images, kept)
@@ -98,7 +97,7 @@ class Run:
     @cached_property
     def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The weights of every pair of consecutive layers of the network, as matrices."""
-        return [matrices(self.network, pair) for pair in pairs(self.network, self.image)]
+        return [matrices(self.network, pair) for pair in pairs(self.network, self.inputs)]
 
     @property
     def probes(self) -> int:

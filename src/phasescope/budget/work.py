@@ -1,5 +1,6 @@
 """How much each stage computes for a run, counted, and how long that takes on this machine, from a short benchmark."""
 
+import copy
 import math
 import operator
 import time
@@ -18,7 +19,7 @@ from phasescope.measures.complexity import BLOCK
 from phasescope.measures.linear_mapping import POINTS
 from phasescope.measures.ridge import RIDGES
 from phasescope.models.parts import activations as activations_at
-from phasescope.models.parts import from_layer
+from phasescope.models.parts import embed, from_layer
 from phasescope.models.zoo import build, place
 from phasescope.params.classifiers import ClassifierSettings
 from phasescope.params.decode import Decoder, DecodeSettings
@@ -201,8 +202,12 @@ def complexity(run: Run, workers: int) -> Work:
 
 def _rest(run: Run, layer: str) -> float:
     """Floating-point operations from a layer to the logits."""
-    activations_there = activations_at(run.network, layer, run.embedded)
-    rest = from_layer(run.network, layer, run.embedded)
+    with torch.device("meta"):
+        images = torch.zeros(1, run.images.channels, run.images.resolution, run.images.resolution)
+    network = copy.deepcopy(run.network).to("meta")
+    embedded = embed(network, images.to(run.inputs.dtype))
+    activations_there = activations_at(network, layer, embedded)
+    rest = from_layer(network, layer, embedded)
     with FlopCounterMode(display=False) as counter:
         rest(activations_there)
     return counter.get_total_flops()

@@ -1,8 +1,16 @@
-"""The optimisers, and what they keep of each parameter as one array."""
+"""The optimisers, and what they keep of each parameter as one array.
+
+In the functions of torch.optim, not in its classes: the first that is made imports torch's compiler, which takes every
+process 1.2 s of a processor (docs/performance.md).
+"""
+
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
 from phasescope.params.train import TrainJob
 
@@ -12,38 +20,75 @@ MOMENTS = {"sgd": ["momentum_buffer"], "adamw": ["exp_avg", "exp_avg_sq"]}
 UNHEEDED = {"sgd": {"betas"}, "adamw": {"momentum"}}
 
 
-def build(job: TrainJob, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of the settings, over all parameters of a network."""
-    if job.optimiser == "adamw":
-        first, second = job.betas
-        return torch.optim.AdamW(
-            network.parameters(), lr=job.learning_rate, betas=(first, second), weight_decay=job.weight_decay
-        )
-    return torch.optim.SGD(
-        network.parameters(), lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay
-    )
+class Optimiser:
+    """The optimiser of the settings, over all parameters of a network, each of which has a gradient."""
 
+    def __init__(self, job: TrainJob, network: nn.Module) -> None:
+        self._job, self._parameters = job, list[torch.Tensor](network.parameters())
+        #: Of each parameter, in the order of `MOMENTS`; the momentum of SGD is None before the first update.
+        self._kept: list[list[Any]] = [
+            [None if job.optimiser == "sgd" else torch.zeros_like(parameter) for parameter in self._parameters]
+            for _ in MOMENTS[job.optimiser]
+        ]
+        self._made = [torch.tensor(0.0) for _ in self._parameters]
 
-def moments(job: TrainJob, optimiser: torch.optim.Optimizer) -> np.ndarray:
-    """What the optimiser keeps of all parameters, (moment, parameter): zero before the first update."""
-    parameters = optimiser.param_groups[0]["params"]
-    kept = []
-    for name in MOMENTS[job.optimiser]:
-        buffers = [optimiser.state[p].get(name) for p in parameters]
-        parts = [torch.zeros_like(p) if b is None else b for p, b in zip(parameters, buffers, strict=True)]
-        kept.append(torch.cat([part.detach().flatten() for part in parts]))
-    return torch.stack(kept).cpu().numpy()
+    def forget_gradients(self) -> None:
+        """Before the backward pass of the next update."""
+        for parameter in self._parameters:
+            parameter.grad = None
 
+    @torch.no_grad()
+    def update(self, learning_rate: float) -> None:
+        """Move all parameters by what the optimiser makes of their gradients."""
+        job = self._job
+        gradients: list[Any] = [parameter.grad for parameter in self._parameters]
+        if job.optimiser == "adamw":
+            (first, second), (averages, squares) = job.betas, self._kept
+            adamw(
+                self._parameters,
+                gradients,
+                averages,
+                squares,
+                [],
+                self._made,
+                amsgrad=False,
+                beta1=first,
+                beta2=second,
+                lr=learning_rate,
+                weight_decay=job.weight_decay,
+                eps=1e-8,
+                maximize=False,
+            )
+        else:
+            (momentum,) = self._kept
+            sgd(
+                self._parameters,
+                gradients,
+                momentum,
+                foreach=True,  # the same bits in a third of the calls
+                weight_decay=job.weight_decay,
+                momentum=job.momentum,
+                lr=learning_rate,
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+            )
 
-def restore(job: TrainJob, optimiser: torch.optim.Optimizer, moments: np.ndarray, step: int) -> None:
-    """Put back what `moments` gave after `step` updates, in place."""
-    if job.optimiser == "sgd" and job.momentum == 0:
-        return
-    parameters = optimiser.param_groups[0]["params"]
-    for name, values in zip(MOMENTS[job.optimiser], moments, strict=True):
-        parts = torch.from_numpy(values).split([p.numel() for p in parameters])
-        for parameter, part in zip(parameters, parts, strict=True):
-            optimiser.state[parameter][name] = torch.empty_like(parameter).copy_(part.view_as(parameter))
-    if job.optimiser == "adamw":
-        for parameter in parameters:
-            optimiser.state[parameter]["step"] = torch.tensor(float(step))
+    def moments(self) -> np.ndarray:
+        """What is kept of all parameters, (moment, parameter): zero before the first update."""
+        kept = []
+        for values in self._kept:
+            pairs = zip(self._parameters, values, strict=True)
+            parts = [torch.zeros_like(parameter) if value is None else value for parameter, value in pairs]
+            kept.append(torch.cat([part.detach().flatten() for part in parts]))
+        return torch.stack(kept).cpu().numpy()
+
+    def restore(self, moments: np.ndarray, step: int) -> None:
+        """Put back what `moments` gave after `step` updates."""
+        if self._job.optimiser == "sgd" and self._job.momentum == 0:
+            return
+        for kept, values in zip(self._kept, moments, strict=True):
+            parts = torch.from_numpy(values).split([parameter.numel() for parameter in self._parameters])
+            for place, (parameter, part) in enumerate(zip(self._parameters, parts, strict=True)):
+                kept[place] = torch.empty_like(parameter).detach().copy_(part.view_as(parameter))
+        self._made = [torch.tensor(float(step)) for _ in self._parameters]

@@ -97,16 +97,16 @@ def shapes(model: Network, taps: Sequence[Tap], channels: int, resolution: int) 
 
     That is after pooling, and of one position (feature,) where a tap asks for one.
 
-    Nothing is computed: weights and images stand on torch's meta device, and the network, its buffers and the
-    random numbers stay as they are.
+    Nothing is computed, for the batch that passes through has no images, and the network, its buffers and the random
+    numbers stay as they are.
 
     Raises:
         UserError: as `Capture` and `Capture.read`.
     """
-    state = {name: value.to("meta") for name, value in model.state_dict().items()}
-    # Two images, for BatchNorm in training mode refuses 1×1 maps of a single one.
-    images = torch.zeros(2, channels, resolution, resolution, device="meta", dtype=_dtype(model))
-    with Capture(model, taps) as capture:
+    state = {name: torch.empty_like(value) for name, value in model.state_dict().items()}
+    weight = next(model.parameters())
+    images = torch.empty(0, channels, resolution, resolution, device=weight.device, dtype=weight.dtype)
+    with torch.no_grad(), Capture(model, taps) as capture:
         torch.func.functional_call(model, state, images)
         return {name: tuple(activations.shape[1:]) for name, activations in capture._selected().items()}
 
@@ -135,7 +135,3 @@ def _value(model: Network, tap: Tap, output: object) -> torch.Tensor:
     if tap.pool > min(rows, columns):
         raise UserError(f"{where}: pool is {tap.pool}, but the maps are {rows}×{columns}; ask for no more")
     return nn.functional.adaptive_avg_pool2d(output, tap.pool)
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next(model.parameters()).dtype

@@ -6,9 +6,12 @@ outputs are the logits. F0 has no more than ``flatten`` and ``head``.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from phasescope.models import tokens
 from phasescope.params.models import OF_TOKENS, ModelName, ModelSettings, Nonlinearity
@@ -121,9 +124,40 @@ def build(settings: ModelSettings, channels: int, resolution: int, classes: int)
     return network
 
 
+def outline(settings: ModelSettings, channels: int, resolution: int, classes: int) -> Network:
+    """The network that `build` gives, with no numbers in its weights: for what depends on their shapes alone.
+
+    No weight is drawn or even written, and the random numbers stay as they are. What passes through is a batch of no
+    images, of which all shapes are known and nothing is computed. (On torch's meta device the first weight that is
+    drawn, the first BatchNorm or dense layer imports torch's compiler: 1.2 s of a processor; docs/performance.md.)
+
+    Raises:
+        ValueError: as `build`.
+    """
+    with _Undrawn():
+        return build(settings, channels, resolution, classes)
+
+
+def outline_for(job: TrainJob, channels: int, resolution: int, classes: int) -> Network:
+    """The outline of a run's network, as `build_for` is to `build`."""
+    return outline(job.model, channels, resolution, job.outputs(classes))
+
+
 def place(network: Network, device: torch.device) -> Network:
     """Bring a network to the device, with its maps in the layout in which convolutions run fastest (docs/log.md)."""
     return network.to(device).to(memory_format=torch.channels_last)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves tensors as they are where they would be drawn."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, given: tuple[Any, ...] = (), named: dict[str, Any] | None = None
+    ) -> Any:
+        named = named or {}
+        if function is torch.Tensor.normal_ or getattr(function, "__module__", None) == nn.init.__name__:
+            return named.get("tensor", given[0] if given else None)
+        return function(*given, **named)
 
 
 def _initialise(network: Network, settings: ModelSettings) -> None:
