@@ -56,4 +56,4 @@ lock: setup  ## pin the newest versions that pyproject.toml allows, in requireme
 
 .PHONY: clean
 clean:  ## remove what the pipeline made (DVC's cache keeps it), and the caches of the tools
-	rm -rf datasets runs results theory figures metrics provenance build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf datasets runs results theory figures metrics provenance code build dist .pytest_cache .mypy_cache .ruff_cache

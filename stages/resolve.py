@@ -2,11 +2,14 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from phasescope import stage
 from phasescope.budget import budget, table
+from phasescope.imports import digests
 from phasescope.params.datasets import EMBEDDED
 from phasescope.params.settings import shares
 from phasescope.progress import wide_console
@@ -17,19 +20,29 @@ from phasescope.store.manifest import MANIFEST, StoreError, canonical
 
 
 def main() -> None:
-    """Write one file per run and stage, so that a changed setting re-runs only the stages it concerns."""
+    """Write one file per run and stage, so that a changed setting re-runs only the stages it concerns.
+
+    The code of a stage is one file too: DVC would parse its hundred entries in `dvc.lock` for each run of it.
+    """
     settings = resolve(Path("params.yaml"))
     files = shares(settings)
     adopt_all()
-    with tempfile.TemporaryDirectory(prefix=".configs-", suffix=".part", dir=stage.CONFIGS.parent) as draft:
-        for name, content in files.items():
-            write_file(Path(draft, "configs", name), canonical(content).encode())
-        shutil.rmtree(stage.CONFIGS, ignore_errors=True)
-        Path(draft, "configs").rename(stage.CONFIGS)
+    replace(stage.CONFIGS, files)
+    scripts = [script for script in Path(__file__).parent.glob("*.py") if script.stem not in ("resolve", "watch")]
+    replace(stage.CODE, {f"{script.stem}.json": digests(script) for script in scripts})
     for source in EMBEDDED:
         note_unwatched(source, {name for name, dataset in settings.datasets.items() if dataset.source == source})
     remove_stale(set(settings.runs), {(to.run, f"transfer-{to.dataset}") for to in settings.transfer.values()})
     wide_console().print(table(budget(settings, stage.DATASETS)))
+
+
+def replace(folder: Path, files: Mapping[str, Any]) -> None:
+    """Write a folder of JSON files, which takes the place of the one that was there once it is whole."""
+    with tempfile.TemporaryDirectory(prefix=f".{folder}-", suffix=".part", dir=folder.parent) as draft:
+        for name, content in files.items():
+            write_file(Path(draft, folder.name, name), canonical(content).encode())
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(draft, folder.name).rename(folder)
 
 
 def adopt_all() -> None:

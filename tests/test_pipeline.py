@@ -31,7 +31,6 @@ def stages(folder: str) -> dict[str, dict]:
 
 
 def test_the_pipeline_is_as_the_code_and_its_description_say():
-    """A stage depends on its script and exactly the modules that it reaches."""
     for name, text in files().items():
         assert (ROOT / name).read_text() == text, f"{name}: run `python tools/pipeline.py`"
 
@@ -113,7 +112,17 @@ def test_a_comment_or_another_order_of_the_settings_reruns_nothing_but_the_check
 
 def test_a_comment_in_a_decoder_reruns_decode_and_nothing_after_it(project):
     project.change("src/phasescope/measures/decode.py", ("from collections", "# a remark\nfrom collections"))
-    assert sorted(project.repro()) == ["decode@alpha", "decode@beta"]
+    assert sorted(project.repro()) == ["decode@alpha", "decode@beta", "resolve"]
+
+
+def test_code_edited_since_the_check_is_not_taken_for_what_was_checked(project):
+    """DVC knows the code of a stage by what `resolve` wrote; an edit during a long pipeline must not pass for that."""
+    project.change("params.yaml", ("dpi: 40", "dpi: 50"))
+    project.repro("resolve")
+    project.change("src/phasescope/figures/style.py", ("One look", "Edited. One look"))
+    told = project.call("python", "stages/figures.py", fails=True)
+    assert told.strip() == "phasescope.figures.style: changed since `dvc repro` began; run `dvc repro` again"
+    assert project.repro() == ["resolve", "figures"]
 
 
 def test_a_changed_run_and_a_new_one_are_all_that_is_trained(project):

@@ -30,6 +30,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "deps": ["params.yaml"],
         "outs": [
             {"configs": KEPT},
+            {"code": {"persist": True}},
             *(
                 {f"watch/{source}": KEPT}
                 for source in ("digits", "feature-strength", "binary-operation", "linear-regression")
@@ -95,8 +96,10 @@ WATCH = {
 }
 
 HEAD = """\
-# One stage per (run, kind of analysis). A stage depends on its share of params.yaml under configs/, on its script, and on
-# exactly the modules that the script reaches (a test compares), so that an edit re-runs what it can change and no more.
+# One stage per (run, kind of analysis). A stage depends on its share of params.yaml under configs/, and on its code under
+# code/: `resolve` writes there the digests of its script and of exactly the modules that the script reaches (a test
+# compares), so that an edit re-runs what it can change and no more. DVC itself sees the code of `resolve` alone: a hundred
+# entries in dvc.lock for every stage of every run would take it most of its time.
 # `phases` and `figures` depend on the whole folder of results, for a list of runs cannot stand in here: they read the runs
 # that params.yaml names, refuse to go on where one is missing, and `resolve` clears the results of runs that are gone.
 # configs/ is kept in git and stays where it is when `resolve` refuses a mistake (persist). watch/<source>/ says what raw
@@ -130,13 +133,18 @@ def _stages(up: str) -> Iterator[dict[str, Any]]:
     """The stages, in a folder from which the repository is `up`."""
     for name, about in STAGES.items():
         script = f"stages/{name}.py"
-        if not (ROOT / script).exists():
-            continue
-        code = [up + file for file in (script, *sorted(reached(ROOT / script)))]
+        code = [f"code/{name}.json"] if name != "resolve" else [up + file for file in _all_code()]
         key = " ${key}" if "foreach" in about else ""
         does = {"cmd": f"exec python {up}{script}{key}", **about, "deps": about["deps"] + code}
         foreach = does.pop("foreach", None)
         yield {name: {"foreach": foreach, "do": does} if foreach else does}
+
+
+def _all_code() -> list[str]:
+    """The scripts of all stages, and the modules that they reach."""
+    scripts = sorted((ROOT / "stages").glob("*.py"))
+    modules = set().union(*map(reached, scripts))
+    return [script.relative_to(ROOT).as_posix() for script in scripts] + sorted(modules)
 
 
 def _watch(stages: str) -> Iterator[dict[str, Any]]:

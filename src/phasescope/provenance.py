@@ -14,6 +14,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_info
 
+from phasescope.imports import reached
 from phasescope.store.commit import write_file
 from phasescope.store.manifest import canonical
 
@@ -50,25 +51,7 @@ def code_digest() -> str:
 
 def code() -> dict[str, Path]:
     """The files of all loaded phasescope modules, and of those that they import when they come to it, by name."""
-    todo = [name for name in sys.modules if name.split(".")[0] == "phasescope"]
-    found: dict[str, Path] = {}
-    while todo:
-        name = todo.pop()
-        file = _file(name)
-        if name in found or file is None:
-            continue
-        found[name] = file
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "phasescope":
-                # What is imported from a package is a module or something inside the package.
-                todo += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return found
-
-
-def _file(module: str) -> Path | None:
-    """The source of a phasescope module; none for what is no module."""
-    path = Path(__file__).parent.joinpath(*module.split(".")[1:])
-    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
+    return reached(list(sys.modules))
 
 
 def _meaning(source: str) -> str:

@@ -20,10 +20,12 @@ from threadpoolctl import threadpool_limits
 from phasescope import parallel, provenance
 from phasescope.compute import count_threads
 from phasescope.errors import UserError
+from phasescope.imports import changed
 from phasescope.params.base import Section
 from phasescope.store.cache import CellCache
 
 CONFIGS = Path("configs")
+CODE = Path("code")
 WATCH = Path("watch")
 DATASETS = Path("datasets")
 RUNS = Path("runs")
@@ -53,10 +55,27 @@ def run(main: Callable[..., None], *arguments: str, **options: type) -> None:
     parallel.end_with_parent()
 
     def action() -> None:
+        _require_code_of_record()
         with threadpool_limits(count_threads(given.get("threads"))):
             main(**given)
 
     sys.exit(guarded(action))
+
+
+def _require_code_of_record() -> None:
+    """Refuse to run code that is not the one DVC takes it for: somebody edits it while the stages before it run.
+
+    Raises:
+        UserError: a file was changed since `resolve` wrote its digest.
+    """
+    script = Path(str(sys.modules["__main__"].__file__))
+    try:
+        recorded = json.loads((CODE / f"{script.stem}.json").read_bytes())
+    except FileNotFoundError:  # nothing is recorded that could be wrong
+        return
+    edited = changed(script, recorded)
+    if edited:
+        raise UserError(f"{', '.join(edited)}: changed since `dvc repro` began; run `dvc repro` again")
 
 
 def guarded(action: Callable[[], None]) -> int:
