@@ -23,7 +23,7 @@ from phasescope.store.manifest import Manifest
 from phasescope.store.names import damaged
 
 #: Bytes of the files last read that are kept in memory, for whoever asks for another part of them; at least one file.
-KEPT_BYTES = 128 << 20
+KEPT_BYTES = 32 << 20
 
 
 def open_verified(manifest: Manifest) -> xr.Dataset:
