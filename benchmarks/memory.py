@@ -65,8 +65,8 @@ def record(send: Connection, folder: Path, steps: int) -> None:
     send.send((largest(), before))
 
 
-def write_run(folder: Path, steps: int) -> None:
-    """A dataset and the activations of a run on it."""
+def write_run(send: Connection, folder: Path, steps: int) -> None:
+    """A dataset and the activations of a run on it; sends what that took."""
     import random_images
 
     from phasescope.store import arrays, commit, manifest
@@ -90,6 +90,7 @@ def write_run(folder: Path, steps: int) -> None:
             arrays.write_cell(array, (0, step), np.roll(cell, step, axis=1))
         arrays.finish(path)
         scratch.commit("activations", {"taps": [{"name": "tap"}]}, dataset={"name": "random", "digest": digest})
+    send.send((largest(), 0.0))
 
 
 def measure(send: Connection, folder: Path, name: str) -> None:
@@ -131,7 +132,7 @@ def largest() -> float:
 
 
 def taken(work: Callable[..., None], *given: Any) -> tuple[float, float]:
-    """What `work` sends, from a process of its own."""
+    """What `work` sends, from a process of its own; this one must stay small, for Linux counts what it has at first."""
     context = get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(send, *given))
@@ -164,8 +165,8 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     tell("activations", [(recorded(LONG), recorded(SHORT)) for _ in range(repeats)])
     with tempfile.TemporaryDirectory() as long, tempfile.TemporaryDirectory() as short:
-        write_run(Path(long), LONG)
-        write_run(Path(short), SHORT)
+        taken(write_run, Path(long), LONG)
+        taken(write_run, Path(short), SHORT)
         for stage in ("decode", "probe", "distributions", "information"):
             tell(stage, [(taken(measure, Path(long), stage), taken(measure, Path(short), stage))])
 
