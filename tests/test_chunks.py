@@ -21,6 +21,10 @@ KEYS = {
     "a few steps": {"seed": slice(1, 2), "step": slice(0, 2)},
     "every other step": {"step": slice(None, None, 2)},
     "steps backwards": {"step": slice(None, None, -1), "sample": slice(20, 2, -3)},
+    "all backwards": dict.fromkeys(("seed", "step", "sample", "feature"), slice(None, None, -1)),
+    "a chunk in another order": {"seed": 1, "step": 0, "sample": [9, 5, 7, 6, 8]},
+    "features in another order": {"seed": 1, "step": 0, "feature": [1, 0, 2, 3, 4]},
+    "the same number of samples": {"seed": 1, "step": 0, "sample": [5, 5, 6, 7, 9]},
     "whole chunks": {"seed": 0, "step": 1, "sample": slice(5, 15)},
     "over chunks": {"seed": 0, "step": 1, "sample": slice(3, 19)},
     "the last chunk": {"step": 1, "sample": slice(20, None)},
@@ -74,6 +78,21 @@ def test_parts_are_what_zarr_reads(store, monkeypatch, name, threaded):
         np.testing.assert_array_equal(values, expected, err_msg=told, strict=True)
     with pytest.raises(IndexError):
         lazy.isel(seed=0, sample=23).load()
+
+
+def drawn(rng, length):
+    """A position, a slice or a list of positions."""
+    ends = rng.integers(-length, length + 1, 2).tolist()
+    positions = rng.integers(-length, length, rng.integers(length + 2))
+    return [ends[0] % length, slice(*ends), slice(*ends, int(rng.choice([-2, -1, 2, 3]))), positions][rng.integers(4)]
+
+
+def test_any_parts_are_those_of_the_whole(store):
+    lazy = verified.open_verified(manifest.read(store))["int64"]
+    true, rng = lazy.copy(deep=False).load(), np.random.default_rng(0)
+    for _ in range(200):
+        key = {dim: drawn(rng, length) for dim, length in lazy.sizes.items() if rng.random() < 0.7}
+        np.testing.assert_array_equal(lazy.isel(key).values, true.isel(key).values, err_msg=str(key), strict=True)
 
 
 def test_arrays_of_no_dimension_no_length_and_of_text(store):

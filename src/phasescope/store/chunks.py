@@ -93,7 +93,7 @@ def _place(
         texts = VLenUTF8().decode(zstd.decompress(frame)).reshape(array.chunk_shape)
         out[_indices(target)] = texts[_indices(source)]
         return
-    there = out[(*target, ...)] if all(map(_sliced, target)) else None
+    there = out[(*target, ...)] if all(map(_sliced, source + target)) else None
     if there is not None and there.shape == array.chunk_shape and there.flags.c_contiguous:
         zstd.decompress(frame, there.reshape(-1).view(np.uint8))
         return

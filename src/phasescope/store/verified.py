@@ -101,8 +101,10 @@ class _Values(BackendArray):
         self.shape, self.dtype = array.shape, chunks.dtype(array)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        # Points are read as the smallest block that holds them, of which xarray then picks them.
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+        if isinstance(key, indexing.VectorizedIndexer):
+            # Points are read as the smallest block that holds them, of which xarray then picks them.
+            return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+        return self._read(key.tuple)
 
     def _read(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
         def fetched(place: tuple[int, ...]) -> bytes:
