@@ -8,6 +8,7 @@ one (seed, step, layer) of a run that is open, every byte checked, files in the 
 same chunks, and `numpy.load` of the same cell, a member of its own in the file of `savez_compressed`.
 """
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -95,7 +96,11 @@ def writing(values: dict[str, np.ndarray], root: Path, told: str, repeats: int, 
     """Print how long it takes and how much it is."""
     target, packed = root / "written", root / "packed.npz"
     cells = members(values)
-    measured = compare(lambda: write(values, target), lambda: np.savez_compressed(packed, **cells), repeats)
+
+    def fresh() -> None:
+        shutil.rmtree(target, ignore_errors=True)
+
+    measured = compare(lambda: write(values, target), lambda: np.savez_compressed(packed, **cells), repeats, fresh)
     total, mine, theirs = sum(array.nbytes for array in values.values()), size(target), packed.stat().st_size
     tell(f"writing {told}, {total / 1e6:.1f} MB", measured, at_least=5, work=Work(bytes=total + mine), rates=rates)
     shares = f"{mine / total:.3f} of the bytes, npz {theirs / total:.3f}"

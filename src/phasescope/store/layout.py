@@ -131,6 +131,11 @@ class ArrayMetadata(_Strict):
         return self.chunk_grid.configuration.chunk_shape
 
     @property
+    def sharded(self) -> bool:
+        """Whether a file holds several chunks, behind an index of them."""
+        return isinstance(self.codecs[0], _Sharding)
+
+    @property
     def chunk_shape(self) -> tuple[int, ...]:
         """Elements along each dimension that are decoded at once."""
         first = self.codecs[0]
@@ -264,10 +269,11 @@ def check_frames(manifest: Manifest, file: str, array: ArrayMetadata, data: byte
     Raises:
         StoreError: it does not.
     """
-    if isinstance(array.codecs[0], _Sharding):
+    if array.sharded:
         index = np.frombuffer(data[: 16 * array.chunks_per_file], "<u8")
         frames = index.reshape(-1, 2).tolist() if len(index) == 2 * array.chunks_per_file else []
         sound = len(frames) > 0 and sum(length for _, length in frames) <= len(data)
+        sound = sound and all(start + length <= len(data) for start, length in frames)
         sound = sound and all(_declared(data, start) == array.chunk_bytes for start, _ in frames)
     elif array.text:
         sound = _declared(data, 0) <= TEXT_BYTES and _texts(data) == math.prod(array.chunk_shape)

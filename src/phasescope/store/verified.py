@@ -4,31 +4,26 @@ A file is fetched whole when it is first touched, and nothing of it is handed ov
 manifest: a missing, cut, swapped or foreign file is an error that names the cell, wherever it is noticed.
 """
 
-import asyncio
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import StorePath
 
 from phasescope.errors import UserError
+from phasescope.store import chunks
 from phasescope.store.files import JSON_BYTES, StoreError, read_file, remedy
 from phasescope.store.layout import GROUP, METADATA, ArrayMetadata, check_frames, checked
 from phasescope.store.manifest import Manifest
 from phasescope.store.names import damaged
 
 #: Bytes of the files last read that are kept in memory, for whoever asks for another part of them; at least one file.
-KEPT_BYTES = 128 << 20
+KEPT_BYTES = 32 << 20
 
 
 def open_verified(manifest: Manifest) -> xr.Dataset:
@@ -56,83 +51,19 @@ def fetch(manifest: Manifest, file: str) -> bytes:
     return data
 
 
-class VerifiedStore(Store):
-    """The Zarr group of a directory, read-only."""
+class _Files:
+    """The files of a directory's arrays, each fetched once while it is kept in memory."""
 
-    supports_writes = False
-    supports_deletes = False
-    supports_listing = True
-
-    def __init__(self, manifest: Manifest, arrays: dict[str, ArrayMetadata]) -> None:
-        super().__init__(read_only=True)
+    def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
-        self.arrays = arrays
         self._lock = threading.Lock()
         self._objects: OrderedDict[str, Future[bytes]] = OrderedDict()
 
-    def __reduce__(self) -> tuple[type, tuple[Manifest, dict[str, ArrayMetadata]]]:
-        return VerifiedStore, (self.manifest, self.arrays)
+    def __reduce__(self) -> tuple[type, tuple[Manifest]]:
+        return _Files, (self.manifest,)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, VerifiedStore) and self.manifest == other.manifest
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """A file or a part of it; None where the manifest lists no such file."""
-        file = f"{GROUP}/{key}"
-        if file not in self.manifest.files:
-            return None
-        data = await asyncio.to_thread(self._whole, file)
-        start, end = 0, len(data)
-        match byte_range:
-            case RangeByteRequest():
-                start, end = byte_range.start, byte_range.end
-            case OffsetByteRequest():
-                start = byte_range.offset
-            case SuffixByteRequest():
-                start = max(0, end - byte_range.suffix)
-        return prototype.buffer.from_array_like(np.frombuffer(data, "B")[start:end])
-
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
-        """Several of them."""
-        return list(await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges)))
-
-    async def exists(self, key: str) -> bool:
-        """Whether the manifest lists it."""
-        return f"{GROUP}/{key}" in self.manifest.files
-
-    async def set(self, key: str, value: Buffer) -> None:
-        """Refused: what is committed never changes."""
-        self._check_writable()
-
-    async def delete(self, key: str) -> None:
-        """Refused: what is committed never changes."""
-        self._check_writable()
-
-    async def list(self) -> AsyncIterator[str]:
-        """All files of the group."""
-        for file in self.manifest.files:
-            if file.startswith(f"{GROUP}/"):
-                yield file.removeprefix(f"{GROUP}/")
-
-    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """The files whose names begin so."""
-        async for key in self.list():
-            if key.startswith(prefix):
-                yield key
-
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """The names directly inside a folder."""
-        folder = f"{prefix.strip('/')}/".lstrip("/")
-        seen = set()
-        async for key in self.list_prefix(folder):
-            seen.add(key.removeprefix(folder).partition("/")[0])
-        for name in sorted(seen):
-            yield name
-
-    def _whole(self, file: str) -> bytes:
-        """A checked file; asked for several times at once it is fetched once."""
+    def get(self, file: str, array: ArrayMetadata) -> bytes:
+        """A file of an array, checked; asked for several times at once it is fetched once."""
         with self._lock:
             future = self._objects.get(file)
             fetched_here = future is None
@@ -142,9 +73,7 @@ class VerifiedStore(Store):
         if fetched_here:
             try:
                 data = fetch(self.manifest, file)
-                array = self.arrays.get(file.split("/")[1])
-                if array is not None and "/c" in file:
-                    check_frames(self.manifest, file, array, data)
+                check_frames(self.manifest, file, array, data)
                 future.set_result(data)
             except BaseException as error:
                 future.set_exception(error)
@@ -167,27 +96,28 @@ class VerifiedStore(Store):
 class _Values(BackendArray):
     """A stored array as xarray reads it lazily."""
 
-    def __init__(self, array: zarr.Array, name: str, manifest: Manifest) -> None:
-        self._array, self._name, self._manifest = array, name, manifest
-        self.shape, self.dtype = array.shape, array.dtype
+    def __init__(self, array: ArrayMetadata, name: str, files: _Files) -> None:
+        self._array, self._name, self._files = array, name, files
+        self.shape, self.dtype = array.shape, chunks.dtype(array)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        array = self._array
-        method = {
-            indexing.BasicIndexer: array.__getitem__,
-            indexing.OuterIndexer: array.oindex.__getitem__,
-            indexing.VectorizedIndexer: array.vindex.__getitem__,
-        }[type(key)]
+        if isinstance(key, indexing.VectorizedIndexer):
+            # Points are read as the smallest block that holds them, of which xarray then picks them.
+            return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+        return self._read(key.tuple)
+
+    def _read(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
+        def fetched(place: tuple[int, ...]) -> bytes:
+            return self._files.get("/".join([GROUP, self._name, "c", *map(str, place)]), self._array)
+
         try:
-            values = indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.VECTORIZED, method)
+            return chunks.read(self._array, key, fetched)
         except UserError:
             raise
         except (RuntimeError, ValueError, OSError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise StoreError(
-                f"{self._manifest.path}: {self._name} cannot be decoded ({reason:.100}): {remedy(self._manifest.path)}"
-            ) from None
-        return np.asarray(values, dtype=self.dtype)
+            path = self._files.manifest.path
+            raise StoreError(f"{path}: {self._name} cannot be decoded ({reason:.100}): {remedy(path)}") from None
 
 
 class _Engine(BackendEntrypoint):
@@ -202,18 +132,11 @@ class _Engine(BackendEntrypoint):
         if manifest.files[METADATA]["bytes"] > JSON_BYTES:
             raise damaged(manifest, METADATA, f"is longer than {JSON_BYTES} bytes")
         group = checked(manifest, fetch(manifest, METADATA))
-        store = VerifiedStore(manifest, group.arrays)
+        files = _Files(manifest)
         variables = {}
-        for name, described in group.arrays.items():
-            try:
-                content = described.model_dump(mode="json", exclude_unset=True)
-                array = zarr.Array.from_dict(StorePath(store, name), content)
-            except Exception as error:  # whatever zarr and its codecs raise on metadata that is well-formed
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                told = f"describes an array {name!r:.60} that cannot be read ({reason:.100})"
-                raise damaged(manifest, METADATA, told) from None
-            values = indexing.LazilyIndexedArray(_Values(array, name, manifest))
-            variables[name] = xr.Variable(described.dimension_names, values, described.attributes)
+        for name, array in group.arrays.items():
+            values = indexing.LazilyIndexedArray(_Values(array, name, files))
+            variables[name] = xr.Variable(array.dimension_names, values, array.attributes)
         labels = str(group.attributes.get("coordinates", "")).split()
         attributes = {key: value for key, value in group.attributes.items() if key != "coordinates"}
         return xr.Dataset(variables, attrs=attributes).set_coords([name for name in labels if name in variables])
