@@ -16,18 +16,20 @@ def main(run: str, **where: Any) -> None:
     """Write results/<run>/decode."""
     settings = stage.settings(f"runs/{run}/decode.json", DecodeSettings)
     trained = [decoder for decoder in settings.decoders if decoder != "linear"]
-    chosen = choose(**where) if trained else choose(device="cpu")
+    here = choose(**{**where, "device": "cpu"})  # nothing of the exact decoder is computed on a GPU
+    chosen = choose(**where) if trained else here
     provenance.write(f"runs/{run}/decode", **asdict(chosen))
     stored, cache = StoredRun(run), stage.cache()
     measured: dict[str, cells.Measured] = {}
     for decoder in settings.decoders:
         mine = settings_of(decoder, settings)
         if decoder == "linear":
-            measured[decoder] = cells.measure(stored, "decode", decode, mine, cache)
+            measured[decoder] = cells.measure(stored, "decode", decode, mine, cache, here)
         else:
             train = partial(decode_trained, compute=chosen)
-            taps = settings.trained_taps
-            measured[decoder] = cells.measure(stored, f"decode-{decoder}", train, mine, cache, chosen, taps)
+            measured[decoder] = cells.measure(
+                stored, f"decode-{decoder}", train, mine, cache, chosen, settings.trained_taps, processes=True
+            )
     both = cells.combine(measured, "decoder")
     stored.write_measure("decode", with_distance(both.result), settings.model_dump(), both.cached)
 

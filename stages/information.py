@@ -1,20 +1,25 @@
 """Stage `information`: how much each layer tells of the input and of the class (the information plane)."""
 
+from dataclasses import asdict
+from typing import Any
+
 from phasescope import provenance, stage
+from phasescope.compute import choose
 from phasescope.measures import cells
 from phasescope.measures.information import information, settings_of
 from phasescope.params.information import InformationSettings
 from phasescope.store.run import StoredRun
 
 
-def main(run: str) -> None:
+def main(run: str, **where: Any) -> None:
     """Write results/<run>/information."""
     settings = stage.settings(f"runs/{run}/information.json", InformationSettings)
-    provenance.write(f"runs/{run}/information")
+    chosen = choose("cpu", **where)
+    provenance.write(f"runs/{run}/information", **asdict(chosen))
     stored, cache = StoredRun(run), stage.cache()
     measured = {
         estimator: cells.measure(
-            stored, f"information-{estimator}", information, settings_of(estimator, settings), cache
+            stored, f"information-{estimator}", information, settings_of(estimator, settings), cache, chosen
         )
         for estimator in settings.estimators
     }
@@ -25,4 +30,4 @@ def main(run: str) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, "run")
+    stage.run(main, "run", threads=int, workers=int)

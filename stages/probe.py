@@ -16,7 +16,8 @@ from phasescope.store.run import StoredRun
 def main(run: str, **where: Any) -> None:
     """Write results/<run>/probe, with what the network itself does and the baselines beside it."""
     settings = stage.settings(f"runs/{run}/probe.json", ProbeSettings)
-    chosen = choose(**where) if "sgd" in settings.classifiers else choose(device="cpu")
+    here = choose(**{**where, "device": "cpu"})  # only what is trained by SGD can be on a GPU
+    chosen = choose(**where) if "sgd" in settings.classifiers else here
     provenance.write(f"runs/{run}/probe", **asdict(chosen))
     stored, cache = StoredRun(run), stage.cache()
     measured: dict[str, cells.Measured] = {}
@@ -24,8 +25,9 @@ def main(run: str, **where: Any) -> None:
     for classifier in settings.classifiers:
         name = "probe" if classifier == "ridge" else f"probe-{classifier}"
         function, mine = partial(probe, compute=chosen), settings_of(classifier, settings)
+        exact = classifier == "ridge"
         measured[classifier] = cells.measure(
-            stored, name, function, mine, cache, None if classifier == "ridge" else chosen
+            stored, name, function, mine, cache, here if exact else chosen, processes=not exact
         )
         pixels.append(cells.measure_inputs(stored, name, function, mine, cache)["accuracy"].item())
     both = cells.combine(measured, "classifier")

@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,10 +21,12 @@ from typer.testing import CliRunner
 from closure import ROOT, reached
 from phasescope import activations, provenance, training
 from phasescope.cli import app
+from phasescope.errors import UserError
 from phasescope.measures import cells
 from phasescope.measures.decode import decode, decode_trained
 from phasescope.measures.distributions import statistics
 from phasescope.measures.shown import shown_features
+from phasescope.parallel import map_in_threads
 from phasescope.params.activations import ActivationsSettings
 from phasescope.params.decode import DecodeSettings
 from phasescope.params.distributions import DistributionsSettings
@@ -422,7 +426,7 @@ def test_cells_of_several_decoders_come_back_from_the_result(new):
     assert project.contents() == before
 
 
-def test_several_processes_measure_the_same(new):
+def test_several_processes_or_threads_measure_the_same(new):
     project = new("a")
     with threadpool_limits(1):  # as in a stage
         project.make(JOB.model_copy(update={"iterations": 2}), taps("logits", "predense"))
@@ -430,9 +434,31 @@ def test_several_processes_measure_the_same(new):
     settings = DecodeSettings(decoders=["linear-adam"], epochs=1)
     train = partial(decode_trained, compute=ONE)
     caches = [CellCache(project.root / name, "code") for name in ("one", "two")]
+    measure = partial(cells.measure, stored, "decode-linear-adam", train, settings)
     one, two = (
-        cells.measure(stored, "decode-linear-adam", train, settings, cache, replace(ONE, workers=workers))
-        for workers, cache in enumerate(caches, start=1)
+        measure(cache, replace(ONE, workers=workers), processes=True) for workers, cache in enumerate(caches, start=1)
     )
     xr.testing.assert_identical(one.result, two.result)
     assert caches[1].kept()["decode-linear-adam"].cells == 2 * 3 * 2
+    measure = partial(cells.measure, stored, "decode", decode, DecodeSettings())
+    one, three = (measure(cache, replace(ONE, workers=workers)) for workers, cache in zip((1, 3), caches, strict=True))
+    xr.testing.assert_identical(one.result, three.result)
+    assert caches[1].kept()["decode"].cells == 2 * 3 * 2
+
+
+def test_what_fails_in_a_thread_ends_the_others():
+    began, told = threading.Event(), []
+
+    def piece(advance, place):
+        if place == 1:
+            assert began.wait(10)
+            raise UserError("no")
+        for done in range(1000):
+            advance(done)
+            began.set()
+            time.sleep(0.01)
+        told.append(place)
+
+    with pytest.raises(UserError, match="no"):
+        map_in_threads(piece, [(0,), (1,), (2,)], 2, SimpleNamespace(update=lambda index, done: None))
+    assert not told

@@ -150,10 +150,12 @@ def test_constant_features_decode_to_the_mean_image(digits):
     np.testing.assert_allclose(result["fvu"], 1.0, rtol=1e-12)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_is_named(digits, features, value):
-    broken = features.copy()
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_what_is_not_finite_is_named(digits, features, value, dtype):
+    whole = features.astype(dtype)
+    broken = whole.copy()
     broken[5, 5] = value
     with pytest.raises(UserError, match="seed 0, step 8 hold NaN or infinite") as raised:
-        decode(cells(features, broken, steps=(4, 8)), digits, DecodeSettings())
+        decode(cells(whole, broken, steps=(4, 8)), digits, DecodeSettings())
     assert "\n" not in str(raised.value)

@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 
 from phasescope.errors import UserError
+from phasescope.measures import fitting
 from phasescope.measures.decode import decode, decode_trained, settings_of, with_distance
 from phasescope.measures.decoders import build, deconvolution
 from phasescope.measures.samples import Samples
@@ -115,6 +116,34 @@ def test_the_loss_of_an_epoch_is_that_of_the_batches_before_their_updates(sample
         losses.append(total / 192)
     np.testing.assert_allclose(found["epoch_mse"][0, 0], losses, rtol=1e-6)
     np.testing.assert_array_equal(found["epoch"], [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (
+            partial(fitting.adam, weight_decay=0.01),
+            partial(torch.optim.Adam, lr=0.1, weight_decay=0.01, fused=True),
+        ),
+        (partial(fitting.sgd, momentum=0.9), partial(torch.optim.SGD, lr=0.1, momentum=0.9)),
+        (partial(fitting.sgd, momentum=0.0), partial(torch.optim.SGD, lr=0.1)),
+    ],
+)
+def test_optimisers_are_those_of_torch_to_the_bit(ours, theirs):
+    torch.manual_seed(0)
+    module, same = torch.nn.Linear(7, 5), torch.nn.Linear(7, 5)
+    same.load_state_dict(module.state_dict())
+    update, optimiser = ours(module), theirs(same.parameters())
+    for rate in (0.1, 0.1, 0.03, 0.03):
+        inputs = torch.randn(11, 7)
+        for each in (module, same):
+            each.zero_grad()
+            each(inputs).square().sum().backward()
+        update(rate)
+        optimiser.param_groups[0]["lr"] = rate
+        optimiser.step()
+    for mine, theirs in zip(module.parameters(), same.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_a_deconvolution_decoder_learns(samples, features):

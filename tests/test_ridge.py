@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge, RidgeCV
 
-from phasescope.measures.ridge import centre, factorise, fit, fit_centred
+from phasescope.measures.ridge import centre, factorise, fit, fit_centred, widened
 
 
 def problem(samples=40, width=12, targets=3, seed=0, noise=0.5):
@@ -186,3 +186,12 @@ def test_targets_in_single_precision_give_the_same_to_its_rounding(samples, widt
     np.testing.assert_allclose(single.train_mse, double.train_mse, rtol=1e-6, atol=1e-6 * variance)
     apart = single.predict(features) - double.predict(features)
     assert np.abs(apart).max() < 1e-5 * np.sqrt(variance)
+
+
+def test_half_precision_is_widened_to_the_bit():
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)]
+    np.testing.assert_array_equal(widened(finite).view(np.uint32), finite.astype(np.float32).view(np.uint32))
+    matrix = finite[:-2].reshape(-1, 2)[:, ::-1].T
+    np.testing.assert_array_equal(widened(matrix), matrix.astype(np.float32))
+    assert widened(np.float32([1, np.inf])).tolist() == [1, np.inf]

@@ -1,7 +1,7 @@
-"""Independent pieces of work in several processes, with progress, and none left behind.
+"""Independent pieces of work side by side, in processes or threads, with progress, and none left behind.
 
-A result depends on the threads inside a process but not on how many processes there are, and two threads collapse where
-two processes do not when something else wants a core (docs/log.md).
+A result depends on the threads of numerical libraries but not on how many pieces are at work at the same time, and two
+such threads collapse where two pieces do not when something else wants a core (docs/log.md).
 """
 
 import ctypes
@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -43,9 +43,7 @@ def map_in_processes(
     this process. The function must be importable by name. An exception in one piece ends the others.
     """
     if workers == 1 or len(items) == 1:
-        return [
-            function(lambda done, index=index: progress.update(index, done), *item) for index, item in enumerate(items)
-        ]
+        return _one_by_one(function, items, progress)
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     if sys.platform == "linux":
         # The imports (torch: seconds) are then made once, not once in each process.
@@ -76,6 +74,40 @@ def map_in_processes(
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def map_in_threads(
+    function: Callable[..., T], items: list[tuple[Any, ...]], workers: int, progress: Progress | Pieces
+) -> list[T]:
+    """The same in threads of this process, for work that libraries do outside the interpreter's lock.
+
+    Nothing is then imported, read or made twice. A thread whose work is not wanted any more ends at its next `advance`.
+    """
+    if workers == 1 or len(items) == 1:
+        return _one_by_one(function, items, progress)
+    over = threading.Event()
+
+    def call(index: int, item: tuple[Any, ...]) -> T:
+        def advance(done: int) -> None:
+            if over.is_set():
+                raise CancelledError
+            progress.update(index, done)
+
+        return function(advance, *item)
+
+    with ThreadPoolExecutor(min(workers, len(items))) as executor:
+        try:
+            futures = [executor.submit(call, index, item) for index, item in enumerate(items)]
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                future.result()
+            return [future.result() for future in futures]
+        finally:
+            over.set()
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _one_by_one(function: Callable[..., T], items: list[tuple[Any, ...]], progress: Progress | Pieces) -> list[T]:
+    return [function(lambda done, index=index: progress.update(index, done), *item) for index, item in enumerate(items)]
 
 
 @contextmanager

@@ -84,10 +84,10 @@ def _kind(classifier: Classifier) -> str:
 def _stored(
     run: Run, classifier: Classifier, reading: ReadingSettings, compute: Compute, cache: CellCache
 ) -> cells.Measured:
-    # A ridge of a small network takes less time than the start of a process.
-    where = None if classifier == "ridge" else compute
     function, known = partial(measure_own, compute=compute), partial(own_samples, reading=reading)
-    return cells.measure(run, _kind(classifier), function, reading, cache, where, known=known)
+    return cells.measure(
+        run, _kind(classifier), function, reading, cache, compute, known=known, processes=classifier != "ridge"
+    )
 
 
 def _pixels(

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from phasescope.compute import Compute
 from phasescope.data.dataset import standardised
 from phasescope.measures.samples import Samples
-from phasescope.parallel import map_in_processes
+from phasescope.parallel import map_in_processes, map_in_threads
 from phasescope.params.base import Section
 from phasescope.progress import Pieces, Progress, tell_computed
 from phasescope.store.arrays import load
@@ -27,9 +27,9 @@ from phasescope.store.commit import fingerprint
 from phasescope.store.datasets import read_dataset
 from phasescope.store.run import StoredRun
 
-#: Bytes of stored activations that are read at once; at least one cell.
-BATCH_BYTES = 256 << 20
-#: Pieces of work for each process, so that none waits long for the others.
+#: Bytes of stored activations that each worker reads at once; at least one cell.
+BATCH_BYTES = 64 << 20
+#: Pieces of work for each worker, so that none waits long for the others.
 PIECES = 4
 
 S = TypeVar("S", bound=Section)
@@ -78,13 +78,15 @@ def measure(
     compute: Compute | None = None,
     taps: list[str] | None = None,
     known: Callable[[StoredRun], Any] = samples_of,
+    *,
+    processes: bool = False,
 ) -> Measured:
     """The measure `name` of every cell of a run, on (seed, step, layer), layers in the order of the taps.
 
     `function` takes activations (seed, step, sample, feature) of one layer and returns a Dataset on (seed, step);
     variables without these dimensions, such as a baseline, must be the same for every layer. It runs in as many
-    processes as `compute` says (and must then be importable by name), or in this one. Where only some `taps` are asked
-    for, the others are NaN. `known` says what the function is to know of the run's samples.
+    threads as `compute` has workers, or `processes` (and must then be importable by name), or only here. Where only
+    some `taps` are asked for, the others are NaN. `known` says what the function is to know of the run's samples.
     """
     shared = _shared(run, name, settings)
     workers, threads = (1, None) if compute is None else (compute.workers, compute.threads)
@@ -104,9 +106,15 @@ def measure(
         (tap, cells[first : first + length]) for tap, cells in missing.items() for first in range(0, len(cells), length)
     ]
     if pieces:
-        with Progress([f"{name} {run.name}"], number) as progress:
-            items = [(run.name, run.root, known, name, function, settings, cache, threads, *piece) for piece in pieces]
-            done = map_in_processes(measure_cells, items, workers, Pieces(progress, len(items)))
+        with Progress([f"{name} {run.name}"], number) as progress, threadpool_limits(threads):
+            # What is limited here holds in all threads, and a thread must not lift it for the others.
+            limit = threads if processes else None
+            opened = StoredRun(run.name, run.root)
+            items = [(opened, known, name, function, settings, cache, limit, *piece) for piece in pieces]
+            if not processes:
+                known(opened)  # once, before all threads ask for it
+            side_by_side = map_in_processes if processes else map_in_threads
+            done = side_by_side(measure_cells, items, workers, Pieces(progress, len(items)))
         for (tap, cells), results in zip(pieces, done, strict=True):
             for (seed, step, _), part in zip(cells, results, strict=True):
                 parts[seed, step, run.taps.index(tap)] = part
@@ -120,8 +128,7 @@ Cell = tuple[int, int, str]
 
 def measure_cells(
     advance: Callable[[int], None],
-    run: str,
-    root: Any,
+    stored: StoredRun,
     known: Callable[[StoredRun], Any],
     name: str,
     function: Function[S],
@@ -135,7 +142,6 @@ def measure_cells(
 
     `threads` are those of numerical libraries, whose number changes bits (None: as they are).
     """
-    stored = StoredRun(run, root)
     samples = known(stored)
     keys = {(seed, step): key for seed, step, key in cells}
     parts = {}

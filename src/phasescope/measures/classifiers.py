@@ -75,16 +75,16 @@ def sgd(train: np.ndarray, test: np.ndarray, task: Task, settings: ClassifierSet
     import torch  # seconds to import
     from torch.nn import functional
 
-    from phasescope.measures.fitting import fit, initialised, outputs
+    from phasescope.measures import fitting
 
     device = compute.start()
-    layer = initialised(lambda: torch.nn.Linear(train.shape[1], task.classes), device)
+    layer = fitting.initialised(lambda: torch.nn.Linear(train.shape[1], task.classes), device)
     inputs, others = (torch.from_numpy(part.astype(np.float32)).to(device) for part in (train, test))
     labels = torch.from_numpy(task.labels).to(device)
-    optimiser = torch.optim.SGD(layer.parameters(), lr=settings.learning_rate, momentum=settings.momentum)
+    update = fitting.sgd(layer, settings.momentum)
     rates = [settings.learning_rate * (0.1 if 2 * epoch >= settings.epochs else 1) for epoch in range(settings.epochs)]
-    fit(layer, inputs, labels, functional.cross_entropy, optimiser, settings.batch_size, rates)
-    guesses = [outputs(layer, part).argmax(dim=1).cpu().numpy() for part in (inputs, others)]
+    fitting.fit(layer, inputs, labels, functional.cross_entropy, update, settings.batch_size, rates)
+    guesses = [fitting.outputs(layer, part).argmax(dim=1).cpu().numpy() for part in (inputs, others)]
     return Fit(guesses[0], guesses[1])
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from phasescope.compute import Compute
 from phasescope.errors import UserError
-from phasescope.measures.fitting import fit, initialised, outputs
+from phasescope.measures.fitting import adam, fit, initialised, outputs
 from phasescope.measures.ridge import factorise, least_squares_mse
 from phasescope.measures.samples import Samples
 from phasescope.params.decode import Decoder, DecodeSettings
@@ -31,15 +31,13 @@ def trained(
     device = compute.start()
     kind = settings.decoders[0]
     decoder = initialised(lambda: build(kind, shape, samples.image, settings.width), device)
-    optimiser = torch.optim.Adam(
-        decoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type == "cuda"
-    )
     inputs, targets = {}, {}
     for part, chosen in (("train", samples.train), ("test", samples.test)):
         inputs[part] = torch.from_numpy(cell[chosen].astype(np.float32)).to(device).unflatten(1, shape)
         targets[part] = torch.from_numpy(samples.inputs[chosen]).to(device)
     rates = [settings.learning_rate] * settings.epochs
-    losses = fit(decoder, inputs["train"], targets["train"], functional.mse_loss, optimiser, settings.batch_size, rates)
+    update = adam(decoder, settings.weight_decay)
+    losses = fit(decoder, inputs["train"], targets["train"], functional.mse_loss, update, settings.batch_size, rates)
     errors = {part: _errors(decoder, inputs[part], targets[part]) for part in inputs}
     result = {"error": errors["test"], "train_mse": errors["train"].mean(), "epoch_mse": losses}
     if kind == "linear-adam" and min(samples.train.sum(), cell.shape[1]) <= settings.exact_limit:
