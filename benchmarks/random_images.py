@@ -1,8 +1,7 @@
 """What benchmarks measure on: random images of CIFAR's shape, whose spectrum falls as that of photographs, and layers.
 
 A layer is random linear features of the images behind a ReLU, in half precision where nothing else is said, as
-activations are stored. Classes are
-the largest of ten random linear functions of an image and of noise.
+activations are stored. Classes are the largest of ten random linear functions of an image and of noise.
 """
 
 import numpy as np
