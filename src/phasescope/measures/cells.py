@@ -28,7 +28,7 @@ from phasescope.store.datasets import read_dataset
 from phasescope.store.run import StoredRun
 
 #: Bytes of stored activations that each worker reads at once; at least one cell.
-BATCH_BYTES = 64 << 20
+BATCH_BYTES = 32 << 20
 #: Pieces of work for each worker, so that none waits long for the others.
 PIECES = 4
 
