@@ -1,6 +1,6 @@
 """The exact linear decoder of all cells of a run, reading included: how much of the machine's matmul rate it reaches.
 
-    python benchmarks/decode_run.py [--repeats 3] [--threads 2] [--steps 18] [--seeds 3] [--looped 4]
+    python benchmarks/decode_run.py [--repeats 3] [--threads 2] [--steps 18] [--seeds 3] [--looped 3]
 
 A run with one layer of 512 features, 3 × 32 × 32 pixels, 10,000 training and 2,000 test samples, stored as runs are.
 Ours is what the stage `decode` does: read the dataset and the cells, decode, keep every cell in the cache; in as many
@@ -94,7 +94,7 @@ def main() -> None:
     options = parser(__doc__, repeats=3)
     options.add_argument("--steps", type=int, default=18)
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--looped", type=int, default=4, help="cells of the baseline")
+    options.add_argument("--looped", type=int, default=3, help="cells of the baseline")
     given = options.parse_args()
     rates = tell_machine(given.threads)
     number = given.seeds * given.steps

@@ -28,7 +28,7 @@ from phasescope.store.manifest import StoreError, parse
 
 CIFAR = Images(3, 50_000, 10_000, 10, 32, "float16", 0.65)
 DIGITS = Images(1, 1297, 500, 10, 8, "float16", 0.26)
-SECONDS = Work(1e-11, 1e-5, 1e-11, 1e-9, 1e-7, 1e-8, 1.0)
+SECONDS = Work(1e-11, 1e-5, 1e-11, 1e-11, 1e-9, 1e-7, 1e-8, 1.0)
 
 
 def shown(found, seconds=None, width=120) -> str:
@@ -154,6 +154,20 @@ def test_operations_of_a_ridge_fall_with_the_smaller_side():
     assert tall.spectra == wide.spectra == 100**3
     assert tall.matrices == pytest.approx(2 * 10_000 * 100**2, rel=0.02)
     assert wide.matrices == pytest.approx(tall.matrices, rel=0.02)
+
+
+def test_many_targets_are_multiplied_in_single_precision(monkeypatch):
+    settings = DecodeSettings()
+    single = work._ridge(10_000, 2_000, 512, 3072, settings, single=True)
+    assert single.products == 2 * 12_000 * 512 * 3072
+    assert single.matrices == 2 * 10_000 * 512**2 + 2 * 12_000 * 512**2
+    assert work._ridge(10_000, 2_000, 512, 3072, settings).products == 0
+    run = Run(parsed(PARAMS).runs["small"], DIGITS)
+    assert work.decode(run, workers=1).products == 0
+    monkeypatch.setattr(work, "ROTATION_LIMIT", 63)  # fewer than the pixels of a digit
+    products = 2 * (run.train + run.test) * 64 * sum(min(run.train, layer.features) for layer in run.layers)
+    assert work.decode(run, workers=1).products == 2 * 6 * products
+    assert work.decode(run, workers=4).products == 3 * products
 
 
 def test_operations_of_information_are_those_of_the_samples_that_are_looked_at():

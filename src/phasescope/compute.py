@@ -22,7 +22,7 @@ KEPT_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Compute:
-    """The device, the threads of one process, and the number of processes."""
+    """The device, the threads of one worker, and the number of workers (processes, or threads over cells)."""
 
     device: str
     threads: int
@@ -56,7 +56,8 @@ def choose(device: str | None = None, threads: int | None = None, workers: int |
 
     PHASESCOPE_DEVICE: `cpu`, `cuda`, `cuda:1` … (default: cuda where there is one); PHASESCOPE_THREADS: threads of one
     process (default 1: small networks gain nothing from more, and the bits do not depend on the machine's cores);
-    PHASESCOPE_WORKERS: processes at the same time (default: one for each core that the threads leave; one on a GPU).
+    PHASESCOPE_WORKERS: pieces of work at the same time, in processes, or in threads where measures have a closed form
+    (default: one for each core that the threads leave; one on a GPU).
 
     Raises:
         UserError: a value is no positive whole number.

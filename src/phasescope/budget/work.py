@@ -18,6 +18,7 @@ from phasescope.compute import Compute
 from phasescope.measures.complexity import BLOCK
 from phasescope.measures.linear_mapping import POINTS
 from phasescope.measures.ridge import RIDGES
+from phasescope.measures.samples import ROTATION_LIMIT
 from phasescope.models.parts import activations as activations_at
 from phasescope.models.parts import embed, from_layer
 from phasescope.models.zoo import build, place
@@ -53,6 +54,7 @@ class Work:
     network: float = 0.0  #: floating-point operations of networks, in float32
     modules: float = 0.0  #: modules that are called, however little each computes
     matrices: float = 0.0  #: floating-point operations of matrix products, in float64
+    products: float = 0.0  #: the same in float32
     spectra: float = 0.0  #: cubed orders of the matrices that are factored, in float64
     distributed: float = 0.0  #: numbers that distributions are made of
     pairs: float = 0.0  #: pairs of samples whose distance is looked at
@@ -97,10 +99,12 @@ def measured(compute: Compute) -> Work:
         update_of = _seconds(update(large, batch), 1 if device.type == "cpu" else 5)
     network = max(update_of - (calls + OVERHEAD) * modules, update_of / 10) / (UPDATE * operations * batch)
     matrix = np.random.default_rng(0).normal(size=(512, 512))
+    single = matrix.astype(np.float32)
     return Work(
         network=network,
         modules=modules,
         matrices=_seconds(lambda: matrix @ matrix, 3) / (2 * 512**3),
+        products=_seconds(lambda: single @ single, 3) / (2 * 512**3),
         spectra=_seconds(lambda: np.linalg.eigh(matrix[:256, :256]), 1) / 256**3,
         distributed=DISTRIBUTION,
         pairs=PAIR,
@@ -129,15 +133,16 @@ def activations(run: Run, workers: int) -> Work:
 
 def decode(run: Run, workers: int) -> Work:
     """One fit for each cell and decoder."""
-    settings = run.settings.decode
-    targets = min(run.images.pixels, run.train)
+    settings, pixels = run.settings.decode, run.images.pixels
+    axes = min(pixels, run.train)
+    rotated = axes <= ROTATION_LIMIT
     done = Work(starts=1)
     for layer in run.layers:
         cells = run.seeds * run.steps
-        exact = _ridge(run.train, run.test, layer.features, targets, settings)
+        exact = _ridge(run.train, run.test, layer.features, axes if rotated else pixels, settings, single=not rotated)
         for decoder in settings.decoders:
             if decoder == "linear":
-                done += exact.times(cells)
+                done += _side_by_side(exact, cells, workers)
             elif layer.trained:
                 fit = _trained(*_decoder(decoder, layer, run.images, settings), run.train, run.test, settings)
                 # Beside a linear decoder stands the least error that one can have.
@@ -158,7 +163,7 @@ def probe(run: Run, workers: int) -> Work:
 def distributions(run: Run, workers: int) -> Work:
     """All features of the test samples of every cell."""
     features = sum(layer.features for layer in run.layers)
-    return Work(distributed=run.seeds * run.steps * run.test * features, starts=1)
+    return _side_by_side(Work(distributed=run.test * features), run.seeds * run.steps, workers) + Work(starts=1)
 
 
 def information(run: Run, workers: int) -> Work:
@@ -177,7 +182,7 @@ def information(run: Run, workers: int) -> Work:
                 cell += Work(matrices=2 * order * numbers, spectra=order**3)
             else:
                 cell += Work(distributed=numbers)
-        done += cell.times(run.seeds * run.steps)
+        done += _side_by_side(cell, run.seeds * run.steps, workers)
     return done
 
 
@@ -253,7 +258,8 @@ def _classify(
     done = Work()
     for classifier in settings.classifiers:
         if classifier == "ridge":
-            done += _ridge(train, test, features, sum(classes) * (1 + shuffles), settings).times(cells)
+            fit = _ridge(train, test, features, sum(classes) * (1 + shuffles), settings)
+            done += _side_by_side(fit, cells, workers)
         elif classifier == "logistic":
             passes = Work(matrices=4 * train * features * sum(classes)).times(LOGISTIC_PASSES)
             done += _side_by_side(passes, cells, workers)
@@ -264,17 +270,27 @@ def _classify(
     return done
 
 
-def _ridge(samples: int, tests: int, features: int, targets: int, settings: RidgeSettings) -> Work:
-    """A factorisation, the coefficients of all targets, and the predictions of the test samples (`measures.ridge`)."""
+def _ridge(
+    samples: int, tests: int, features: int, targets: int, settings: RidgeSettings, single: bool = False
+) -> Work:
+    """A factorisation, the coefficients of all targets, and the predictions of the test samples (`measures.ridge`).
+
+    Targets in single precision are multiplied with the principal axes of the features, and not with the features.
+    """
     order, longer = min(samples, features), max(samples, features)
-    products = 0.0
+    shared = 0.0
     if settings.solver == "randomised" or (settings.solver == "auto" and order > settings.exact_limit):
         order = min(settings.rank, order)
-        products = 2.0 * samples * features * order * SKETCH_PASSES
-    products += 2 * order**2 * longer + 2 * (samples + tests) * features * targets + 2 * order * features * targets
+        shared = 2.0 * samples * features * order * SKETCH_PASSES
+    shared += 2 * order**2 * longer
     if settings.selection == "loo":
-        products += 2 * samples * order * targets * (len(RIDGES) + 1)
-    return Work(matrices=products, spectra=order**3)
+        shared += 2 * samples * order * targets * (len(RIDGES) + 1)
+    rows = samples + tests
+    if single:
+        return Work(
+            matrices=shared + 2 * rows * features * order, products=2 * rows * order * targets, spectra=order**3
+        )
+    return Work(matrices=shared + 2 * (rows + order) * features * targets, spectra=order**3)
 
 
 def _trained(
