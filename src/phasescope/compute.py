@@ -16,7 +16,7 @@ from phasescope.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-#: Freed memory that a process keeps for what it needs next, at most; arrays that are larger never are.
+#: Freed memory that a process keeps for what it needs next, at most; larger arrays are given back one by one.
 KEPT_BYTES = 1 << 30
 
 
@@ -37,7 +37,7 @@ class Compute:
         import torch
 
         torch.set_num_threads(self.threads)
-        _keep_memory()
+        keep_memory()
         try:
             device = torch.device(self.device)
             torch.zeros(1, device=device).item()
@@ -85,11 +85,11 @@ def count_threads(given: int | None = None) -> int:
     return _positive("threads", given) or 1
 
 
-def _keep_memory() -> None:
-    """Let freed memory be taken again by this process instead of going back to the system (glibc; elsewhere nothing).
+def keep_memory() -> None:
+    """Let this process take freed memory again instead of giving it back to the system (glibc; elsewhere nothing).
 
-    By default glibc gives every large array back when it is freed, and the system fills the next one with zeros page by
-    page: a network that sees 512 images at a time spends up to half of its time on that (docs/log.md).
+    By default glibc gives every large array back, and the system fills the pages of the next one with zeros: a network
+    that sees 512 images at a time spends up to half of its time on that (docs/log.md). Numbers stay the same.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

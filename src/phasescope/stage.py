@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
 from phasescope import parallel, provenance
-from phasescope.compute import count_threads
+from phasescope.compute import count_threads, keep_memory
 from phasescope.errors import UserError
 from phasescope.imports import changed
 from phasescope.params.base import Section
@@ -53,6 +53,7 @@ def run(main: Callable[..., None], *arguments: str, **options: type) -> None:
         parser.add_argument(f"--{option}", type=kind)
     given = vars(parser.parse_args())
     parallel.end_with_parent()
+    keep_memory()
 
     def action() -> None:
         _require_code_of_record()
