@@ -7,7 +7,7 @@ import xarray as xr
 
 from phasescope.compute import Compute
 from phasescope.measures.ridge import factors_of, fit_centred
-from phasescope.measures.samples import Samples, Variable, over_cells
+from phasescope.measures.samples import Samples, Variable, chosen, over_cells
 from phasescope.params.decode import Decoder, DecodeSettings
 from phasescope.params.ridge import RidgeSettings
 
@@ -130,8 +130,8 @@ def _decode(
 def _linear(cell: np.ndarray, samples: Samples, settings: RidgeSettings) -> dict[str, np.ndarray | float]:
     """Decode one cell (sample, feature) by ridge regression on the axes of the training inputs."""
     targets = samples.targets
-    regression = fit_centred(factors_of(cell[samples.train], settings), targets.train, settings.selection)
-    difference = targets.test - regression.predict(cell[samples.test])
+    regression = fit_centred(factors_of(chosen(cell, samples.train), settings), targets.train, settings.selection)
+    difference = targets.test - regression.predict(chosen(cell, samples.test))
     pixels = samples.inputs.shape[1]
     return {
         "error": (np.square(difference).sum(axis=1) + targets.outside) / pixels,

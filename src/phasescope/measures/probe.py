@@ -6,7 +6,7 @@ import xarray as xr
 from phasescope.compute import Compute
 from phasescope.measures.classifiers import Task, classify, ridge
 from phasescope.measures.ridge import factors_of, fit
-from phasescope.measures.samples import Samples, Variable, over_cells
+from phasescope.measures.samples import Samples, Variable, chosen, over_cells
 from phasescope.params.probe import ProbeSettings
 
 VARIABLES = {
@@ -46,7 +46,7 @@ def probe(activations: xr.DataArray, samples: Samples, settings: ProbeSettings, 
     task = Task(labels, samples.classes)
 
     def measure(cell: np.ndarray) -> dict[str, np.ndarray | float]:
-        train, test = cell[samples.train], cell[samples.test]
+        train, test = chosen(cell, samples.train), chosen(cell, samples.test)
         found: dict[str, np.ndarray | float] = {}
         if classifier == "ridge":
             factors = factors_of(train, settings)

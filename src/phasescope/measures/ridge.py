@@ -180,11 +180,14 @@ class Centred:
     energy: float  #: ‖Y‖²
 
 
-def centre(targets: np.ndarray) -> Centred:
-    """Targets (sample, target), float64 or float32, as regressions take them."""
-    mean = targets.mean(axis=0, dtype=np.float64).astype(targets.dtype)
+def centre(targets: np.ndarray, mean: np.ndarray | None = None) -> Centred:
+    """Targets (sample, target), float64 or float32, as regressions take them; `mean` (target,) is known or computed."""
+    if mean is None:
+        mean = targets.mean(axis=0, dtype=np.float64)
+    mean = mean.astype(targets.dtype)
     centred = targets - mean
-    return Centred(centred, mean, float(np.einsum("ij,ij->", centred, centred, dtype=np.float64)))
+    # Within a sample in the targets' own precision, which is three times as fast and that of UᵀY.
+    return Centred(centred, mean, float(np.einsum("ij,ij->i", centred, centred).sum(dtype=np.float64)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,23 +60,29 @@ class Samples:
     @cached_property
     def mean(self) -> np.ndarray:
         """The mean training input, (pixel,)."""
-        return np.asarray(self.inputs[self.train].mean(axis=0, dtype=np.float64))
+        return np.asarray(chosen(self.inputs, self.train).mean(axis=0, dtype=np.float64))
 
     @cached_property
     def baseline(self) -> np.ndarray:
         """Squared distance of the test inputs from the mean training input, mean over pixels, (test sample,)."""
-        return np.asarray(np.square(self.inputs[self.test] - self.mean).mean(axis=1))
+        return np.asarray(np.square(chosen(self.inputs, self.test) - self.mean).mean(axis=1))
 
     @cached_property
     def targets(self) -> Targets:
         """What decoders predict: exact to the rounding of the inputs, and made once."""
-        train, test = self.inputs[self.train], self.inputs[self.test]
+        train, test = chosen(self.inputs, self.train), chosen(self.inputs, self.test)
         if min(train.shape) <= ROTATION_LIMIT:
             axes = factorise(train, exact_limit=ROTATION_LIMIT)
             rotated = axes.project(test)
             outside = np.maximum(self.baseline * self.inputs.shape[1] - np.square(rotated).sum(axis=1), 0.0)
             return Targets(centre(axes.project(train)), rotated, outside)
-        return Targets(centre(train), test, np.zeros(len(test)))
+        return Targets(centre(train, self.mean), test, np.zeros(len(test)))
+
+
+def chosen(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """`values[mask]`, without a copy where neighbours are chosen, as training and test samples of a dataset are."""
+    first, count = int(np.argmax(mask)), int(np.count_nonzero(mask))
+    return values[first : first + count] if mask[first : first + count].all() else values[mask]
 
 
 def over_cells(
