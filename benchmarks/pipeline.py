@@ -5,8 +5,7 @@
 Both are clones of this repository as it is committed, with the settings and the results that the early commit had: all
 stages of a run that it had, for its three digits runs and their three seeds, in an empty cache. `phases` and `figures`
 are left out, for they now wait for all stages of a run and tell and draw other things. Then the whole default job runs
-once in the newer clone, and `dvc repro` again. Each `dvc repro` is a process of its own, in seconds of the wall clock
-and of the processor.
+once in the newer clone, and `dvc repro` again. Each `dvc repro` is a process of its own.
 """
 
 import argparse
@@ -48,7 +47,7 @@ class Clone:
         }
 
     def repro(self, *targets: str) -> tuple[float, float, str]:
-        """Run `dvc repro`: seconds on the clock and of the processor, and what it said."""
+        """Run `dvc repro`: seconds on the clock, those of the processor without workers, and what it said."""
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         command = [Path(sys.executable).with_name("dvc"), "repro", *targets]
         done = subprocess.run(command, cwd=self.path, env=self.environment, capture_output=True, text=True)
@@ -89,27 +88,21 @@ def main() -> None:
     if subprocess.run(there, capture_output=True).returncode:
         raise SystemExit(f"{given.then} is not in this repository: fetch all of its history, or name another by --then")
     side_by_side.tell_machine(side_by_side.cores())
-    walls: list[tuple[float, float]] = []
-    processors: list[tuple[float, float]] = []
+    taken: tuple[list[float], list[float]] = ([], [])
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for repeat in range(given.repeats):
-            then, now = Clone(Path(folder, f"then-{repeat}"), given.then), Clone(Path(folder, f"now-{repeat}"), "HEAD")
+            now, then = Clone(Path(folder, f"now-{repeat}"), "HEAD"), Clone(Path(folder, f"then-{repeat}"), given.then)
             default = (now.path / "params.yaml").read_text()
             (now.path / "params.yaml").write_text(settings((then.path / "params.yaml").read_text(), default))
-            taken = [clone.repro(*TARGETS) for clone in (now, then)]
-            walls.append((taken[0][0], taken[1][0]))
-            processors.append((taken[0][1], taken[1][1]))
+            for clone, times in zip((now, then), taken, strict=True):
+                times.append(clone.repro(*TARGETS)[0])
             print(f"largest difference of an FVU: {largest_difference(then.path, now.path):.2g}", flush=True)
             shutil.rmtree(then.path)
-        for unit, pairs in (("clock", walls), ("processor", processors)):
-            mine, theirs = map(list, zip(*pairs, strict=True))
-            side_by_side.tell(
-                f"stages of {given.then}, seconds of the {unit}", side_by_side.Comparison(mine, theirs), at_least=1.5
-            )
+        side_by_side.tell(f"stages of {given.then}", side_by_side.Comparison(*taken), at_least=1.5)
         (now.path / "params.yaml").write_text(default)
-        wall, processor, said = now.repro()
+        wall, _, said = now.repro()
         ran = len(re.findall("^Running stage", said, flags=re.MULTILINE))
-        print(f"the rest of the default job: {ran} stages, {wall:.0f} s, {processor:.0f} s of the processor")
+        print(f"the rest of the default job: {ran} stages, {wall:.0f} s")
         idle = [now.repro() for _ in range(5)]
         assert all("up to date" in said for *_, said in idle)
         for unit, values in (("clock", [each[0] for each in idle]), ("processor", [each[1] for each in idle])):
