@@ -1,0 +1,105 @@
+"""Weights of others: read without running anything, and fitted by name and shape or refused in one line."""
+
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from phasescope.errors import UserError
+from phasescope.models.foreign import fitted, read_weights
+
+safetensors = pytest.importorskip("safetensors.torch")
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
+
+
+def same(weights, model) -> bool:
+    wanted = model.state_dict()
+    return list(weights) == list(wanted) and all(torch.equal(weights[name], wanted[name]) for name in wanted)
+
+
+def lightning(model, front="network.") -> dict:
+    """What Lightning's ModelCheckpoint writes, in its outline."""
+    state = {front + name: value for name, value in model.state_dict().items()}
+    state["metric.total"] = torch.zeros(())
+    return {"epoch": 3, "global_step": 120, "pytorch-lightning_version": "2.5", "state_dict": state, "loops": {}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda model: model.state_dict(),
+        lambda model: {"step": 3, "model": model.state_dict(), "optimizer": {"lr": 0.1}},
+        lambda model: {"model_state_dict": model.state_dict()},
+        lambda model: {"module." + name: value for name, value in model.state_dict().items()},
+        lambda model: {"_orig_mod." + name: value for name, value in model.state_dict().items()},
+        lambda model: {"module._orig_mod." + name: value for name, value in model.state_dict().items()},
+        lightning,
+        lambda model: lightning(model, "network._orig_mod."),
+    ],
+)
+def test_what_torch_saves_is_read(tmp_path, content):
+    model = network()
+    torch.save(content(model), tmp_path / "step_1.pt")
+    assert same(fitted(read_weights(tmp_path / "step_1.pt"), model, "x"), model)
+
+
+def test_safetensors_are_read(tmp_path):
+    model = network()
+    safetensors.save_file(model.state_dict(), tmp_path / "a.safetensors")
+    assert same(fitted(read_weights(tmp_path / "a.safetensors"), model, "x"), model)
+
+
+def test_a_pickle_that_runs_code_is_refused_and_nothing_runs(tmp_path):
+    made = tmp_path / "made"
+    torch.save({"state_dict": network().state_dict(), "extra": Malicious(made)}, tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(Malicious(made)))
+    for name in ("a.pt", "b.pt"):
+        with pytest.raises(UserError, match=rf"{name}: holds more than weights.*nothing of it was run"):
+            read_weights(tmp_path / name)
+    assert not made.exists()
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+def test_a_file_that_is_cut_or_absent_is_told(tmp_path, name):
+    whole = io.BytesIO()
+    torch.save(network().state_dict(), whole)
+    data = whole.getvalue() if name == "a.pt" else safetensors.save(network().state_dict())
+    for length in (0, 10, len(data) // 2, len(data) - 1):
+        (tmp_path / name).write_bytes(data[:length])
+        with pytest.raises(UserError, match="may be cut short"):
+            read_weights(tmp_path / name)
+    with pytest.raises(UserError, match="no such file"):
+        read_weights(tmp_path / f"other-{name}")
+
+
+def test_what_holds_no_weights_is_told(tmp_path):
+    for content, told in (([1, 2], "holds a list, not weights"), ({"epoch": 3}, "no weights in it")):
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(UserError, match=told):
+            read_weights(tmp_path / "a.pt")
+
+
+def test_weights_of_another_network_are_told_by_name():
+    model, weights = network(), network().state_dict()
+    weights["4.weight"] = weights.pop("3.bias")
+    weights["0.weight"] = torch.zeros(2, 3, 3, 3)
+    with pytest.raises(UserError) as told:
+        fitted(weights, model, "a.pt")
+    assert str(told.value) == (
+        "a.pt: not of this network: missing: 3.bias; not in the network: 4.weight; "
+        "of another shape: 0.weight (2, 3, 3, 3) instead of (2, 1, 3, 3)"
+    )
