@@ -21,7 +21,7 @@ from phasescope.models import state
 from phasescope.models.batchnorm import recalibrate, use_batch_statistics
 from phasescope.models.losses import LOSSES, UNITS, told_right
 from phasescope.models.taps import Capture, shapes
-from phasescope.models.zoo import Network, build_for, outline_for, place
+from phasescope.models.zoo import build_for, outline_for, place
 from phasescope.parallel import map_in_processes
 from phasescope.params.activations import ActivationsSettings, Tap
 from phasescope.params.train import TrainJob
@@ -77,7 +77,7 @@ def record(
         raise StoreError(f"{training_path} was made with another dataset than {dataset_path} is now; run `dvc repro`")
     length = batch_length(job.batch_size, settings)
     kept = settings.model_dump(exclude={"taps"})
-    shared = [job.model.model_dump(), job.loss, job.target, kept, length, dataset.digest]
+    shared = [job.network, job.loss, job.target, kept, length, dataset.digest]
     steps = checkpoint_steps(job.iterations)
     keys = [
         [commit.fingerprint(*shared, training.extra["weights"][str(seed)][str(step)]) for step in steps]
@@ -235,7 +235,7 @@ def calibration_samples(dataset: Dataset, settings: ActivationsSettings) -> np.n
     return np.random.default_rng(1).permutation(np.flatnonzero(dataset.train))[:most]
 
 
-def set_batchnorm(network: Network, settings: ActivationsSettings, images: torch.Tensor) -> torch.Tensor:
+def set_batchnorm(network: torch.nn.Module, settings: ActivationsSettings, images: torch.Tensor) -> torch.Tensor:
     """Bring BatchNorm into the mode of the settings, in eval mode; gives its statistics (statistic,) as used.
 
     `recalibrated`: from `images`, (sample, channel, row, column); `batch`: of each batch (the statistics are then
@@ -251,7 +251,7 @@ def set_batchnorm(network: Network, settings: ActivationsSettings, images: torch
     return statistics
 
 
-def weight_norm(network: Network) -> float:
+def weight_norm(network: torch.nn.Module) -> float:
     """Euclidean norm of all trained parameters, in float64; statistics and counters of BatchNorm are not among them.
 
     Running statistics start at (0, 1) and change the length of the whole vector by a quarter in the first steps
@@ -279,7 +279,7 @@ def batches(train: np.ndarray, trained_with: int, settings: ActivationsSettings)
 
 
 def forward(
-    network: Network, dtype: str, taps: list[Tap], images: torch.Tensor, batches: list[np.ndarray], where: str
+    network: torch.nn.Module, dtype: str, taps: list[Tap], images: torch.Tensor, batches: list[np.ndarray], where: str
 ) -> tuple[dict[str, np.ndarray], torch.Tensor]:
     """Activations (sample, feature) by tap as they are stored, and logits (sample, class), of all images.
 
@@ -308,7 +308,7 @@ def _representable(values: torch.Tensor, dtype: str, what: str) -> np.ndarray:
     return values.cpu().numpy()
 
 
-def _shapes(network: Network, settings: ActivationsSettings, dataset: Dataset) -> dict[str, tuple[int, ...]]:
+def _shapes(network: torch.nn.Module, settings: ActivationsSettings, dataset: Dataset) -> dict[str, tuple[int, ...]]:
     return shapes(network, settings.taps, dataset.images.shape[1], dataset.images.shape[2])
 
 

@@ -151,7 +151,7 @@ def _show(project: Path) -> None:
 def _curve(path: Path, tap: str | None) -> None:
     from phasescope.curve import curves
     from phasescope.curve import table as curve_table
-    from phasescope.params.settings import unknown
+    from phasescope.errors import unknown
     from phasescope.run import open_run
 
     run = open_run(path)
@@ -170,7 +170,7 @@ def _curve(path: Path, tap: str | None) -> None:
 
 def _convergence(project: Path, tolerance: float, only: str | None) -> None:
     from phasescope.convergence import report, table
-    from phasescope.params.settings import unknown
+    from phasescope.errors import unknown
     from phasescope.store.run import StoredRun
 
     folder = project / stage.RESULTS
@@ -188,7 +188,7 @@ def _convergence(project: Path, tolerance: float, only: str | None) -> None:
 
 
 def _theory(model: str | None, outputs: str | None, strengths: str | None, widths: str | None) -> None:
-    from phasescope.params.settings import unknown
+    from phasescope.errors import unknown
     from phasescope.theory.feature_strength import tables
     from phasescope.theory.linear_network import tables as network_tables
 

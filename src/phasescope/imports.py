@@ -24,13 +24,13 @@ def reached(modules: Iterable[str]) -> dict[str, Path]:
         if name in found or file is None:
             continue
         found[name] = file
-        todo += [name.rpartition(".")[0], *_imported(file)]
+        todo += [name.rpartition(".")[0], *imported(file)]
     return found
 
 
 def digests(script: Path) -> dict[str, str]:
     """SHA-256 of a script in `stages/` and of all modules that it reaches, by name."""
-    files = {f"{script.parent.name}/{script.name}": script, **reached(_imported(script))}
+    files = {f"{script.parent.name}/{script.name}": script, **reached(imported(script))}
     return {name: _digest(files[name]) for name in sorted(files)}
 
 
@@ -53,7 +53,7 @@ def _file(module: str) -> Path | None:
 
 
 @cache
-def _imported(file: Path) -> frozenset[str]:
+def imported(file: Path) -> frozenset[str]:
     """What a file imports; of `from a import b` both `a` and `a.b`, for `b` may be a module or something inside `a`."""
     names: set[str] = set()
     for node in _run(ast.parse(file.read_text(encoding="utf-8"))):

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 from threadpoolctl import threadpool_limits
+from torch import nn
 
 from phasescope.compute import Compute
 from phasescope.errors import UserError
 from phasescope.measures.cells import PIECES, Measured, assembled, samples_of
-from phasescope.models.zoo import Network, place
+from phasescope.models.zoo import place
 from phasescope.parallel import map_in_processes
 from phasescope.params.base import Section
-from phasescope.params.models import CONVOLUTIONAL
 from phasescope.progress import Pieces, Progress, tell_computed
 from phasescope.run import Run
 from phasescope.store.cache import CellCache
@@ -27,7 +27,7 @@ from phasescope.store.files import Place
 
 S = TypeVar("S", bound=Section)
 #: A network, what is known of the samples, settings → what is measured. Coordinates are the same at every checkpoint.
-Function = Callable[[Network, Any, S], xr.Dataset]
+Function = Callable[[nn.Module, Any, S], xr.Dataset]
 #: Positions of seed and step, and the key in the cache.
 Cell = tuple[int, int, str]
 
@@ -54,7 +54,7 @@ def measure(
         UserError: BatchNorm has the statistics of each batch, so that no network is a function of a single sample.
         StoreError: a store is absent or damaged, or the training and the activations are not of the same run.
     """
-    if run.recorded_with.batchnorm == "batch" and run.trained_with.model.name in CONVOLUTIONAL:
+    if run.recorded_with.batchnorm == "batch" and run.normalises:
         raise UserError(
             f"{run.path}: {name} is of networks that are functions of one sample, and with activations.batchnorm "
             f"`batch` the logits of a sample depend on the others: set {name}.measures to [] for this run"
@@ -62,7 +62,7 @@ def measure(
     shared = fingerprint(
         name,
         settings.model_dump(),
-        run.trained_with.model.model_dump(),
+        run.trained_with.network,
         run.recorded_with.batchnorm,
         run.dataset_digest,  # of the samples, and of the images that BatchNorm was recalibrated with
         run.recorded["index"].values.tolist(),

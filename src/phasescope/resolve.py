@@ -5,14 +5,16 @@ from pathlib import Path
 
 import torch
 
-from phasescope.errors import UserError
+from phasescope.errors import UserError, unknown
 from phasescope.measures.decoders import deconvolution
+from phasescope.models.batchnorm import normalises
 from phasescope.models.parts import embed, why_not_hidden
 from phasescope.models.taps import shapes
-from phasescope.models.zoo import Network, outline
+from phasescope.models.zoo import blank, outline
+from phasescope.params.activations import Tap
+from phasescope.params.base import is_own
 from phasescope.params.datasets import OF_ATTRIBUTES, DatasetSettings
-from phasescope.params.models import CONVOLUTIONAL
-from phasescope.params.settings import RunSettings, Settings, read, unknown
+from phasescope.params.settings import RunSettings, Settings, read
 
 
 def resolve(path: Path) -> Settings:
@@ -31,8 +33,10 @@ def resolve(path: Path) -> Settings:
         _unknown_runs,
         _unfit_targets,
     )
-    # A network that is to tell what its samples do not have cannot be built to be looked at.
-    mistakes = list(_unfit_numbers(settings)) or [mistake for check in checks for mistake in check(settings)]
+    # A network that is to tell what its samples do not have, or that is not made, cannot be looked at.
+    mistakes = list(_unfit_numbers(settings)) or list(_unmade_networks(settings))
+    if not mistakes:
+        mistakes = [mistake for check in checks for mistake in check(settings)]
     if mistakes:
         raise UserError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return settings
@@ -52,6 +56,16 @@ def _unfit_numbers(settings: Settings) -> Iterator[str]:
                 f"runs.{name}.train.target: 'value' is the number of a sample of linear-regression, and the source of "
                 f"{run.dataset!r} is {dataset.source}; choose another"
             )
+
+
+def _unmade_networks(settings: Settings) -> Iterator[str]:
+    """Networks of the user's own that their function does not give, or that do not take the run's images."""
+    for name, run in settings.runs.items():
+        if is_own(run.model.name):
+            try:
+                shapes(_network(settings, run), [Tap(name="logits")], *settings.datasets[run.dataset].image)
+            except UserError as error:
+                yield f"runs.{name}.model: {error}"
 
 
 def _unseen_taps(settings: Settings) -> Iterator[str]:
@@ -97,7 +111,7 @@ def _linear_layers(settings: Settings) -> Iterator[str]:
     """Layers from which the way to the logits says nothing, and networks whose samples depend on each other."""
     for name, run in settings.runs.items():
         asked = run.complexity
-        if run.activations.batchnorm == "batch" and run.model.name in CONVOLUTIONAL:
+        if run.activations.batchnorm == "batch" and normalises(_network(settings, run)):
             for section in ("complexity", "kernel"):
                 if getattr(run, section).measures:
                     yield (
@@ -109,7 +123,7 @@ def _linear_layers(settings: Settings) -> Iterator[str]:
             continue
         channels, resolution = settings.datasets[run.dataset].image
         network = _network(settings, run).eval()
-        images = torch.empty(0, channels, resolution, resolution, dtype=next(network.parameters()).dtype)
+        images = blank(network, channels, resolution)
         for layer in asked.layers or []:
             why = why_not_hidden(network, layer, embed(network, images))
             if why is not None:
@@ -158,7 +172,7 @@ def _kind(dataset: DatasetSettings) -> str:
 def _lonely_batches(settings: Settings) -> Iterator[str]:
     """Batches of one image, which BatchNorm cannot normalise where the maps are down to 1×1."""
     for name, run in settings.runs.items():
-        if run.train.batch_size == 1 and run.model.name in CONVOLUTIONAL:
+        if run.train.batch_size == 1 and normalises(_network(settings, run)):
             yield f"runs.{name}.train.batch_size: {run.model.name} has BatchNorm, which needs 2 or more; got 1"
 
 
@@ -176,7 +190,7 @@ def _unfit_taps(settings: Settings) -> Iterator[str]:
                 yield f"runs.{name}.activations.taps: {error}"
 
 
-def _network(settings: Settings, run: RunSettings) -> Network:
+def _network(settings: Settings, run: RunSettings) -> torch.nn.Module:
     """The outline of the run's network, but for the number of classes where files say it: no tap depends on it."""
     dataset = settings.datasets[run.dataset]
     return outline(run.model, *dataset.image, run.train.outputs(dataset.classes or 2))

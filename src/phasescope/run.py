@@ -5,18 +5,19 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
+from phasescope import own
 from phasescope.errors import UserError
 from phasescope.params.activations import ActivationsSettings
-from phasescope.params.base import Section
+from phasescope.params.base import Section, is_own
 from phasescope.params.train import TrainJob
 from phasescope.store.files import Place, plain, remedy
 from phasescope.store.manifest import Manifest, StoreError
 from phasescope.store.run import StoredRun, labelled
 
 if TYPE_CHECKING:
+    from torch import nn
     from xarray import DataArray
 
-    from phasescope.models.zoo import Network
 
 S = TypeVar("S", bound=Section)
 
@@ -29,6 +30,9 @@ class Run(StoredRun):
     >>> run.measure("decode")["fvu"].mean("seed")                      # doctest: +SKIP
     >>> network = run.model(seed=0, step=1024)                         # doctest: +SKIP
     """
+
+    #: Whether a network that the user's own code makes may be made: see `open_run`.
+    trust = False
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -61,13 +65,13 @@ class Run(StoredRun):
         """
         return self._settings(ActivationsSettings, self._recording)
 
-    def model(self, seed: int, step: int) -> "Network":
+    def model(self, seed: int, step: int) -> "nn.Module":
         """The network at a checkpoint, in eval mode, with BatchNorm as its activations were taken.
 
         It gives the stored activations again, for the images `(pixel − mean) / std` of the run's dataset.
 
         Raises:
-            UserError: there is no such checkpoint.
+            UserError: there is no such checkpoint, or the network is made by code that is not trusted or there.
             StoreError: a store is absent, incomplete or damaged, or the two are not of the same training.
         """
         import torch
@@ -94,10 +98,17 @@ class Run(StoredRun):
         return network.eval()
 
     @property
+    def normalises(self) -> bool:
+        """Whether there is BatchNorm in its networks."""
+        from phasescope.models.batchnorm import normalises
+
+        return normalises(self._network())
+
+    @property
     def _weights(self) -> "DataArray":
         return labelled(self.training, "weights", ("seed", "step", "parameter"), self._training)
 
-    def _network(self) -> "Network":
+    def _network(self) -> "nn.Module":
         """The run's network, its values yet unset."""
         import torch
 
@@ -107,8 +118,10 @@ class Run(StoredRun):
         job = self.trained_with
         try:
             channels, resolution, _ = self.training.attrs["image"]
-            # Nothing is allocated for settings that do not belong to these weights.
-            with torch.device("meta"):
+            # Nothing is allocated for settings that do not belong to these weights; what others' code computes besides
+            # weights has to be there.
+            where, forked = torch.device("cpu" if is_own(job.model.name) else "meta"), torch.random.fork_rng([])
+            with where, forked, own.trusted(self.trust):
                 network = build_for(job, channels, resolution, len(self.training.attrs["classes"]))
             table = state.table(network)
         except (KeyError, TypeError, ValueError, RuntimeError):
@@ -119,8 +132,7 @@ class Run(StoredRun):
                 f"{self._training.path}: its weights are not those of the network in its settings: "
                 f"{remedy(self._training.path)}"
             )
-        network.to_empty(device="cpu")
-        return network
+        return network if is_own(job.model.name) else network.to_empty(device="cpu")
 
     @staticmethod
     def _settings(model: type[S], found: Manifest) -> S:
@@ -140,6 +152,8 @@ def open_run(
     repo: str | Path | None = None,
     rev: str | None = None,
     remote: str | None = None,
+    *,
+    trust: bool = False,
 ) -> Run:
     """Open a run by the path of its folder, such as "runs/digits-vgg8".
 
@@ -151,6 +165,7 @@ def open_run(
         repo: path or git URL of a DVC repository; none: the folder as it is here.
         rev: branch, tag or commit of the repository; none: what is there now.
         remote: name of a DVC remote; none: the repository's own choice.
+        trust: let `Run.model` run the code, in `own/` or installed, that the run names as that of its network.
 
     Raises:
         UserError: there is no such run.
@@ -167,7 +182,7 @@ def open_run(
             root = root / part
         if not (root / inside.parts[-2] / inside.name).is_dir():
             raise UserError(f"{root / str(inside)}: no such run; name one that is there, or another rev")
-        return Run(inside.name, root)
+        return _trusting(Run(inside.name, root), trust)
     if rev is not None or remote is not None:
         raise UserError("rev and remote belong to a repository: give repo as well, such as repo='.'")
     path = Path(path)
@@ -175,4 +190,9 @@ def open_run(
         known = sorted(p.name for p in path.parent.glob("*") if p.is_dir() and not p.name.startswith("."))
         raise UserError(f"{path}: no such run; {path.parent} holds {', '.join(known) or 'none'}")
     path = path.resolve()
-    return Run(path.name, path.parent.parent)
+    return _trusting(Run(path.name, path.parent.parent), trust)
+
+
+def _trusting(run: Run, trust: bool) -> Run:
+    run.trust = trust
+    return run

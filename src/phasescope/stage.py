@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
-from phasescope import parallel, provenance
+from phasescope import own, parallel, provenance
 from phasescope.compute import count_threads, keep_memory
 from phasescope.errors import UserError
 from phasescope.imports import changed
@@ -53,6 +53,7 @@ def run(main: Callable[..., None], *arguments: str, **options: type) -> None:
         parser.add_argument(f"--{option}", type=kind)
     given = vars(parser.parse_args())
     parallel.end_with_parent()
+    own.trust()  # what params.yaml names is the project's
     keep_memory()
 
     def action() -> None:

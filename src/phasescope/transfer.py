@@ -163,7 +163,7 @@ def _through_networks(
         shared = fingerprint(
             _kind(classifier),
             reading.model_dump(exclude=_LIMITS),
-            run.trained_with.model.model_dump(),
+            run.trained_with.network,
             recorded_with.model_dump(include={"batchnorm", "dtype"}),
             batch_length(run.trained_with.batch_size, recorded_with),
             run.dataset_digest,  # of the images that BatchNorm was recalibrated with

@@ -10,8 +10,8 @@ from torch import nn
 
 from phasescope.measures.alignment import matrices, pairs
 from phasescope.models.parts import BENT_AT_ZERO, embed, hidden_layers, pre_activations
-from phasescope.models.taps import shapes, tap_modules
-from phasescope.models.zoo import BasicBlock, Network, outline
+from phasescope.models.taps import places, shapes
+from phasescope.models.zoo import BasicBlock, blank, outline
 from phasescope.params.activations import ActivationsSettings, Tap
 from phasescope.params.settings import RunSettings
 from phasescope.params.transfer import TransferSettings
@@ -59,9 +59,8 @@ class Run:
         #: One for each class, or one number.
         self.outputs = settings.train.outputs(images.classes)
         self.network = outline(settings.model, images.channels, images.resolution, self.outputs).eval()
-        inputs = torch.empty(0, images.channels, images.resolution, images.resolution)
-        #: Inputs of the network, and what passes through its layers: none, so that nothing is known but the shape.
-        self.inputs = inputs.to(next(self.network.parameters()).dtype)
+        #: Inputs of the network, and what passes through its layers: nothing is known but the shape.
+        self.inputs = blank(self.network, images.channels, images.resolution)
         self.embedded = embed(self.network, self.inputs)
         kept = settings.activations
         self.seeds, self.steps = len(settings.train.seeds), len(checkpoint_steps(settings.train.iterations))
@@ -122,14 +121,15 @@ def kept_of(images: Images, settings: ActivationsSettings | TransferSettings) ->
     return min(settings.train_samples, images.train), min(settings.test_samples or images.test, images.test)
 
 
-def _content(network: Network, name: str, pooled: bool) -> str:
+def _content(network: nn.Module, name: str, pooled: bool) -> str:
     """What kind of numbers a tap gives."""
     if name == "softmax":
         return name
     if name.split(".")[0] == "embed":
         return "embedded"
-    module: nn.Module = tap_modules(network, [Tap(name=name)])[name]
-    if module is network.get_submodule("flatten"):
+    place = places(network, [Tap(name=name)])[name]
+    module = place.module
+    if place.before:
         before = list(network.children())[:-2]
         if not before:
             return "image"

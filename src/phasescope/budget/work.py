@@ -19,13 +19,14 @@ from phasescope.measures.complexity import BLOCK
 from phasescope.measures.linear_mapping import POINTS
 from phasescope.measures.ridge import RIDGES
 from phasescope.measures.samples import ROTATION_LIMIT
+from phasescope.models.batchnorm import normalises
 from phasescope.models.parts import activations as activations_at
 from phasescope.models.parts import embed, from_layer
 from phasescope.models.zoo import build, place
 from phasescope.params.classifiers import ClassifierSettings
 from phasescope.params.decode import Decoder, DecodeSettings
 from phasescope.params.information import NOISY
-from phasescope.params.models import CONVOLUTIONAL, ModelSettings
+from phasescope.params.models import ModelSettings
 from phasescope.params.ridge import RidgeSettings
 from phasescope.params.transfer import TransferSettings
 
@@ -125,7 +126,7 @@ def train(run: Run, workers: int) -> Work:
 def activations(run: Run, workers: int) -> Work:
     """Every checkpoint sees the samples that are kept, and those that BatchNorm is recalibrated with."""
     operations, calls = _passes(run)
-    recalibrated = run.settings.activations.batchnorm == "recalibrated" and run.settings.model.name in CONVOLUTIONAL
+    recalibrated = run.settings.activations.batchnorm == "recalibrated" and normalises(run.network)
     images = run.train + run.test + recalibrated * min(RECALIBRATION_IMAGES, run.images.train)
     recorded = Work(operations * images, calls * images / 256).times(run.steps)
     return _side_by_side(recorded, run.seeds, workers) + Work(starts=1)

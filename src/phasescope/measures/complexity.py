@@ -11,7 +11,6 @@ from phasescope.measures.linear_mapping import linear_mapping_number
 from phasescope.measures.local import frame, local_complexity, random_points, spread
 from phasescope.measures.samples import Samples, Variable
 from phasescope.models.parts import BENT_AT_ZERO, activations, embed, from_layer, hidden_layers, pre_activations
-from phasescope.models.zoo import Network
 from phasescope.params.complexity import ComplexitySettings
 
 #: Bytes of all pre-activations that are held at once, about, by kind of device (docs/log.md).
@@ -30,7 +29,7 @@ LOCAL = {
 NEURONS = Variable("numbers that a nonlinearity takes", "neuron", dims=("nonlinearity",))
 
 
-def complexity(network: Network, samples: Samples, settings: ComplexitySettings) -> xr.Dataset:
+def complexity(network: torch.nn.Module, samples: Samples, settings: ComplexitySettings) -> xr.Dataset:
     """The measures that `settings` ask for, of the network at one checkpoint.
 
     Args:
@@ -71,7 +70,7 @@ def complexity(network: Network, samples: Samples, settings: ComplexitySettings)
 
 
 def with_layers(
-    settings: ComplexitySettings, network: Network, samples: Samples, taps: Sequence[str]
+    settings: ComplexitySettings, network: torch.nn.Module, samples: Samples, taps: Sequence[str]
 ) -> ComplexitySettings:
     """The settings with the layers named that they leave to the network and the taps of its run."""
     if settings.layers is not None:
@@ -81,7 +80,7 @@ def with_layers(
     return settings.model_copy(update={"layers": layers})
 
 
-def _linear(network: Network, embedded: torch.Tensor, layers: list[str], rows: int) -> xr.Dataset:
+def _linear(network: torch.nn.Module, embedded: torch.Tensor, layers: list[str], rows: int) -> xr.Dataset:
     variable = LINEAR["linear_mapping_number"]
     numbers = [
         linear_mapping_number(from_layer(network, layer, embedded), activations(network, layer, embedded), rows)
@@ -93,7 +92,7 @@ def _linear(network: Network, embedded: torch.Tensor, layers: list[str], rows: i
 
 
 def _local(
-    network: Network,
+    network: torch.nn.Module,
     parts: tuple[torch.Tensor, ...],
     neurons: dict[str, int],
     settings: ComplexitySettings,

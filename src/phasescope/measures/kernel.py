@@ -8,7 +8,6 @@ from phasescope.errors import UserError
 from phasescope.measures.alignment import alignment, matrices, pairs
 from phasescope.measures.samples import Samples, Variable
 from phasescope.measures.tangent import tangent_kernel
-from phasescope.models.zoo import Network
 from phasescope.params.kernel import KernelSettings
 
 #: Which kernel it is, beside the array.
@@ -37,7 +36,7 @@ LAYERS = {
 WIDTH = Variable("channels that the layers share", dims=("pair",))
 
 
-def kernel(network: Network, samples: Samples, settings: KernelSettings) -> xr.Dataset:
+def kernel(network: torch.nn.Module, samples: Samples, settings: KernelSettings) -> xr.Dataset:
     """The measures that `settings` ask for, of the network at one checkpoint.
 
     Args:
@@ -142,7 +141,7 @@ def over_course(measured: xr.Dataset) -> xr.Dataset:
     return measured.assign({name: (("seed", "step"), value, COURSE[name].attributes) for name, value in values.items()})
 
 
-def _layers(network: Network, inputs: torch.Tensor) -> xr.Dataset:
+def _layers(network: torch.nn.Module, inputs: torch.Tensor) -> xr.Dataset:
     """The variables of `LAYERS`, of all pairs of the network."""
     found = pairs(network, inputs)
     if not found:

@@ -13,6 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 
+def normalises(model: nn.Module) -> bool:
+    """Whether there is BatchNorm in a network."""
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
 def recalibrate(model: nn.Module, images: torch.Tensor, batch: int = 1024) -> None:
     """Recompute the running statistics from ``images`` (sample, channel, row, column), in place.
 

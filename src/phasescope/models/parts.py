@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from phasescope.errors import UserError
-from phasescope.models.taps import tap_modules
-from phasescope.models.zoo import Network
+from phasescope.models.taps import places
+from phasescope.models.zoo import name_of
 from phasescope.params.activations import Tap
 
 #: Those that bend at zero: where a unit is zero, a piece of the network ends. Swish and GELU have no kink, but curve
@@ -23,14 +23,14 @@ BENT_AT_ZERO = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU)
 NONLINEARITIES = (*BENT_AT_ZERO, nn.Sigmoid, nn.Tanh)
 
 
-def embed(network: Network, inputs: torch.Tensor) -> torch.Tensor:
+def embed(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """The continuous input of the first layer, (sample, …): what the child `embed` gives, or the inputs themselves."""
     module = dict(network.named_children()).get("embed")
     embedded: torch.Tensor = inputs if module is None else module(inputs)
     return embedded
 
 
-def behind_embedding(network: Network) -> nn.Module:
+def behind_embedding(network: nn.Module) -> nn.Module:
     """The network from there on, with the same weights: what `embed` gives → logits (sample, class)."""
     if "embed" not in dict(network.named_children()):
         return network
@@ -40,7 +40,7 @@ def behind_embedding(network: Network) -> nn.Module:
 
 
 def pre_activations(
-    network: Network,
+    network: nn.Module,
     embedded: torch.Tensor,
     read: Callable[[torch.Tensor], torch.Tensor] = lambda values: values,
     kinds: tuple[type[nn.Module], ...] = NONLINEARITIES,
@@ -71,7 +71,7 @@ def pre_activations(
     return {path: torch.cat(given, dim=-1) if len(given) > 1 else given[0] for path, given in found.items()}
 
 
-def activations(network: Network, tap: str, embedded: torch.Tensor) -> torch.Tensor:
+def activations(network: nn.Module, tap: str, embedded: torch.Tensor) -> torch.Tensor:
     """What the module at a tap gives, (sample, …), as `from_layer` takes it.
 
     Raises:
@@ -86,7 +86,7 @@ def activations(network: Network, tap: str, embedded: torch.Tensor) -> torch.Ten
     return found[-1]
 
 
-def from_layer(network: Network, tap: str, embedded: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+def from_layer(network: nn.Module, tap: str, embedded: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     """The network from a tap on: what the tapped module gives, (sample, …) → logits (sample, class).
 
     In a chain of modules that is the rest of the chain. Elsewhere the network runs as a whole, and what the module
@@ -108,7 +108,9 @@ def from_layer(network: Network, tap: str, embedded: torch.Tensor) -> Callable[[
     if rest is not None:
         return nn.Sequential(*rest)
     if not _is_cut(whole, module, embedded):
-        raise UserError(f"layer {tap!r}: the logits of {network.name} depend on more than it; name one they pass whole")
+        raise UserError(
+            f"layer {tap!r}: the logits of {name_of(network)} depend on more than it; name one they pass whole"
+        )
 
     def replaced(activations: torch.Tensor) -> torch.Tensor:
         with module.register_forward_hook(lambda *_: activations):
@@ -118,7 +120,7 @@ def from_layer(network: Network, tap: str, embedded: torch.Tensor) -> Callable[[
     return replaced
 
 
-def hidden_layers(network: Network, taps: Sequence[str], embedded: torch.Tensor) -> list[str]:
+def hidden_layers(network: nn.Module, taps: Sequence[str], embedded: torch.Tensor) -> list[str]:
     """The first hidden layer, and those of the taps from which on the network is not linear; none if it is altogether.
 
     The first hidden layer is what the first nonlinearity gives, or the smallest module around it that all of the
@@ -137,7 +139,7 @@ def hidden_layers(network: Network, taps: Sequence[str], embedded: torch.Tensor)
     return list(dict.fromkeys(tap for tap in taps if why_not_hidden(network, tap, embedded) is None))
 
 
-def why_not_hidden(network: Network, tap: str, embedded: torch.Tensor) -> str | None:
+def why_not_hidden(network: nn.Module, tap: str, embedded: torch.Tensor) -> str | None:
     """Why the way from a tap to the logits does not tell how far from linear the network is; None if it does."""
     try:
         from_layer(network, tap, embedded)
@@ -149,11 +151,11 @@ def why_not_hidden(network: Network, tap: str, embedded: torch.Tensor) -> str | 
             hooks.enter_context(module.register_forward_pre_hook(lambda *_, path=path: behind.append(path)))
         hooks.enter_context(_tapped(network, tap).register_forward_hook(lambda *_: behind.clear()))
         behind_embedding(network)(embedded[:1])
-    return None if behind else f"layer {tap!r}: {network.name} is linear from there on; name an earlier one"
+    return None if behind else f"layer {tap!r}: {name_of(network)} is linear from there on; name an earlier one"
 
 
 def _nonlinearities(
-    network: Network, kinds: tuple[type[nn.Module], ...] = NONLINEARITIES
+    network: nn.Module, kinds: tuple[type[nn.Module], ...] = NONLINEARITIES
 ) -> list[tuple[str, nn.Module]]:
     return [(path, module) for path, module in network.named_modules() if isinstance(module, kinds)]
 
@@ -165,13 +167,15 @@ def _flat(values: torch.Tensor) -> torch.Tensor:
     return values.flatten(1)
 
 
-def _tapped(network: Network, tap: str) -> nn.Module:
-    (module,) = tap_modules(network, [Tap(name=tap)]).values()
+def _tapped(network: nn.Module, tap: str) -> nn.Module:
+    (place,) = places(network, [Tap(name=tap)]).values()
     if tap == "softmax":
         raise UserError("layer 'softmax': the logits are no function of it, for it forgets their sum; name another")
     if tap.startswith("embed."):
         raise UserError(f"layer {tap!r} lies in front of what is continuous; name embed, or a later one")
-    return module
+    if place.before:
+        raise UserError(f"layer {tap!r}: {name_of(network)} is linear from there on; name an earlier one")
+    return place.module
 
 
 def _rest_of_chain(chain: nn.Module, module: nn.Module) -> list[nn.Module] | None:

@@ -1,7 +1,9 @@
 """Taps: places in a network whose outputs are read while it runs."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -10,34 +12,46 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from phasescope.errors import UserError
-from phasescope.models.zoo import Network
+from phasescope.models.zoo import Network, blank, name_of
 from phasescope.params.activations import Tap
 from phasescope.params.models import TAPS
 
 
-def tap_modules(model: Network, taps: Sequence[Tap]) -> dict[str, nn.Module]:
-    """The module whose output each tap reads, by the name of the tap.
+@dataclass(frozen=True)
+class Place:
+    """Where a tap reads: what a module gives, or what it is given."""
 
-    ``logits`` is the output of the last linear layer, ``softmax`` the softmax of it, ``predense`` the input
-    of that layer, ``conv-2`` the output of the second last block; any other name is the path of a module.
+    module: nn.Module
+    before: bool = False
+
+
+def places(model: nn.Module, taps: Sequence[Tap]) -> dict[str, Place]:
+    """Where each tap reads, by the name of the tap.
+
+    ``logits`` is what the network gives, ``softmax`` the softmax of it, ``predense`` the input of the last linear
+    layer, ``conv-2`` the output of the second last block; any other name is the path of a module.
     (Logits, predense and conv-2 are layers -1, -2 and -3 in the text of Schneider & Prabhushankar 2024; in
     its released code, -1 is predense.)
 
     Raises:
         UserError: the network has no such tap.
     """
-    paths = {path: module for path, module in model.named_modules() if path}
-    named = {"softmax": "head", "logits": "head", "predense": "flatten"}
-    if "conv-2" in TAPS[model.name]:
-        named["conv-2"] = f"blocks.{len(list(model.get_submodule('blocks').children())) - 2}"
+    paths = {path: Place(module) for path, module in model.named_modules() if path}
+    named = {"softmax": Place(model), "logits": Place(model)}
+    dense = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if dense:
+        named["predense"] = Place(dense[-1], before=True)
+    if isinstance(model, Network) and "conv-2" in TAPS[model.name]:
+        named["conv-2"] = Place(list(model.get_submodule("blocks").children())[-2])
+    known = paths | named
     for tap in taps:
-        if tap.name not in named and tap.name not in paths:
+        if tap.name not in known:
             nearest = difflib.get_close_matches(tap.name, [*named, *paths], n=1, cutoff=0.0)[0]
             raise UserError(
-                f"tap {tap.name!r}: {model.name} has no such tap (nearest: {nearest!r}); name one of "
-                f"{', '.join(named)} or the path of a module such as {list(paths)[1]!r}"
+                f"tap {tap.name!r}: {name_of(model)} has no such tap (nearest: {nearest!r}); name one of "
+                f"{', '.join(named)} or the path of a module such as {list(paths)[min(1, len(paths) - 1)]!r}"
             )
-    return {tap.name: paths[named.get(tap.name, tap.name)] for tap in taps}
+    return {tap.name: known[tap.name] for tap in taps}
 
 
 class Capture:
@@ -53,16 +67,20 @@ class Capture:
         UserError: the network has no such tap.
     """
 
-    def __init__(self, model: Network, taps: Sequence[Tap]):
+    def __init__(self, model: nn.Module, taps: Sequence[Tap]):
         self._model = model
         self._taps = list(taps)
-        self._modules = tap_modules(model, taps)
+        self._places = places(model, taps)
         self._outputs: dict[str, object] = {}
         self._hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
-        for name, module in self._modules.items():
-            self._hooks.append(module.register_forward_hook(self._keep(name)))
+        for name, place in self._places.items():
+            keep = partial(self._keep, name)
+            if place.before:
+                self._hooks.append(place.module.register_forward_pre_hook(lambda _, given, keep=keep: keep(given[0])))
+            else:
+                self._hooks.append(place.module.register_forward_hook(lambda *given, keep=keep: keep(given[-1])))
         return self
 
     def __exit__(
@@ -82,37 +100,38 @@ class Capture:
         """
         return {name: activations.flatten(1) for name, activations in self._selected().items()}
 
-    def _keep(self, name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
-        def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-            self._outputs[name] = output.detach() if isinstance(output, torch.Tensor) else output
-
-        return hook
+    def _keep(self, name: str, value: object) -> None:
+        self._outputs[name] = value.detach() if isinstance(value, torch.Tensor) else value
 
     def _selected(self) -> dict[str, torch.Tensor]:
         return {tap.name: _value(self._model, tap, self._outputs[tap.name]) for tap in self._taps}
 
 
-def shapes(model: Network, taps: Sequence[Tap], channels: int, resolution: int) -> dict[str, tuple[int, ...]]:
+def shapes(model: nn.Module, taps: Sequence[Tap], channels: int, resolution: int) -> dict[str, tuple[int, ...]]:
     """Shape of what each tap reads of one image, such as (512,), (channel, row, column) or (position, feature).
 
     That is after pooling, and of one position (feature,) where a tap asks for one.
 
-    Nothing is computed, for the batch that passes through has no images, and the network, its buffers and the random
-    numbers stay as they are.
+    The network, its buffers and the random numbers stay as they are.
 
     Raises:
         UserError: as `Capture` and `Capture.read`.
     """
     state = {name: torch.empty_like(value) for name, value in model.state_dict().items()}
-    weight = next(model.parameters())
-    images = torch.empty(0, channels, resolution, resolution, device=weight.device, dtype=weight.dtype)
+    images = blank(model, channels, resolution)
     with torch.no_grad(), Capture(model, taps) as capture:
-        torch.func.functional_call(model, state, images)
+        try:
+            torch.func.functional_call(model, state, images)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"{name_of(model)} takes no images of {channels}×{resolution}×{resolution}: {reason}"
+            ) from None
         return {name: tuple(activations.shape[1:]) for name, activations in capture._selected().items()}
 
 
-def _value(model: Network, tap: Tap, output: object) -> torch.Tensor:
-    where = f"tap {tap.name!r} of {model.name}"
+def _value(model: nn.Module, tap: Tap, output: object) -> torch.Tensor:
+    where = f"tap {tap.name!r} of {name_of(model)}"
     if not isinstance(output, torch.Tensor):
         raise UserError(f"{where}: the module gives a {type(output).__name__}, not a tensor; tap one inside it")
     if tap.name == "softmax":

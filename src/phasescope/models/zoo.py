@@ -13,14 +13,17 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from phasescope import own
+from phasescope.errors import UserError, unknown
 from phasescope.models import tokens
-from phasescope.params.models import OF_TOKENS, ModelName, ModelSettings, Nonlinearity
+from phasescope.params.base import is_own
+from phasescope.params.models import OF_TOKENS, ModelSettings, Nonlinearity
 from phasescope.params.train import TrainJob
 
 #: Channels and stride of each convolution. Not the VGGs of Simonyan & Zisserman: the released code of the
 #: paper (Schneider & Prabhushankar 2024) shrinks the maps by strides, without max-pooling, and has one dense
 #: layer.
-VGG_LAYERS: dict[ModelName, tuple[tuple[int, ...], tuple[int, ...]]] = {
+VGG_LAYERS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "vgg8": (
         (32, 64, 128, 256, 512),
         (2, 2, 2, 2, 2),
@@ -58,7 +61,7 @@ NONLINEARITIES: dict[Nonlinearity, type[nn.Module]] = {
 class Network(nn.Sequential):
     """A network made of named parts, which knows its own name."""
 
-    name: ModelName
+    name: str
 
 
 class BasicBlock(nn.Module):
@@ -91,12 +94,12 @@ class BasicBlock(nn.Module):
         return self.relu2(self.bn2(self.conv2(inner)) + self.shortcut(maps))
 
 
-def build_for(job: TrainJob, channels: int, resolution: int, classes: int) -> Network:
+def build_for(job: TrainJob, channels: int, resolution: int, classes: int) -> nn.Module:
     """The network of a run, as `build` gives it, with one output for each class, or one that tells a number."""
     return build(job.model, channels, resolution, job.outputs(classes))
 
 
-def build(settings: ModelSettings, channels: int, resolution: int, classes: int) -> Network:
+def build(settings: ModelSettings, channels: int, resolution: int, classes: int) -> nn.Module:
     """The network of ``settings``, initialised as they say, in training mode.
 
     It takes images (batch, channels, resolution, resolution) to logits (batch, classes). At resolution 32 and
@@ -106,7 +109,10 @@ def build(settings: ModelSettings, channels: int, resolution: int, classes: int)
 
     Raises:
         ValueError: the channels are no such tokens.
+        UserError: a network of the user's own cannot be made.
     """
+    if is_own(settings.name):
+        return _own(settings, channels, resolution, classes).to(getattr(torch, settings.dtype))
     if settings.name == "f0":
         parts = _f0(channels, resolution, classes)
     elif settings.name == "mlp":
@@ -124,7 +130,7 @@ def build(settings: ModelSettings, channels: int, resolution: int, classes: int)
     return network
 
 
-def outline(settings: ModelSettings, channels: int, resolution: int, classes: int) -> Network:
+def outline(settings: ModelSettings, channels: int, resolution: int, classes: int) -> nn.Module:
     """The network that `build` gives, with no numbers in its weights: for what depends on their shapes alone.
 
     No weight is drawn or even written, and the random numbers stay as they are. What passes through is a batch of no
@@ -138,14 +144,29 @@ def outline(settings: ModelSettings, channels: int, resolution: int, classes: in
         return build(settings, channels, resolution, classes)
 
 
-def outline_for(job: TrainJob, channels: int, resolution: int, classes: int) -> Network:
+def outline_for(job: TrainJob, channels: int, resolution: int, classes: int) -> nn.Module:
     """The outline of a run's network, as `build_for` is to `build`."""
     return outline(job.model, channels, resolution, job.outputs(classes))
 
 
-def place(network: Network, device: torch.device) -> Network:
+def place(network: nn.Module, device: torch.device) -> nn.Module:
     """Bring a network to the device, with its maps in the layout in which convolutions run fastest (docs/log.md)."""
     return network.to(device).to(memory_format=torch.channels_last)
+
+
+def name_of(network: nn.Module) -> str:
+    """What a network is called: as in the settings, one of the user's own as its class."""
+    return network.name if isinstance(network, Network) else type(network).__name__
+
+
+def blank(network: nn.Module, channels: int, resolution: int) -> torch.Tensor:
+    """Images to pass through a network where shapes alone matter: none, or two of zeros for one of the user's own.
+
+    Those of phasescope bear an empty batch, of which nothing is computed; others need not.
+    """
+    weight = next(network.parameters())
+    count = 0 if isinstance(network, Network) else 2
+    return torch.zeros(count, channels, resolution, resolution, dtype=weight.dtype, device=weight.device)
 
 
 class _Undrawn(TorchFunctionMode):
@@ -179,6 +200,22 @@ def _initialise(network: Network, settings: ModelSettings) -> None:
             nn.init.zeros_(module.bias)
         with torch.no_grad():
             module.weight *= settings.initialisation_scale
+
+
+def _own(settings: ModelSettings, channels: int, resolution: int, outputs: int) -> nn.Module:
+    module, _, name = settings.name.partition(":")
+    if module == "torchvision":
+        from torchvision.models import get_model, list_models
+
+        if name not in list_models():
+            raise UserError(unknown(name, list_models(), "network of torchvision"))
+        network = get_model(name, **{"num_classes": outputs, **settings.arguments})
+    else:
+        known = {"channels": channels, "resolution": resolution, "outputs": outputs}
+        network = own.call(settings.name, known, settings.arguments)
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{settings.name}: gives a {type(network).__name__}, where a torch.nn.Module is expected")
+    return network.train()
 
 
 def _f0(channels: int, resolution: int, classes: int) -> OrderedDict[str, nn.Module]:

@@ -3,12 +3,24 @@
 from collections.abc import Set
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 NAME_PATTERN = r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$"
 
 #: A run or dataset name: lower-case words joined by dashes; never a bare number, which DVC drops without a word.
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+
+#: A function of the user's own, `module:function`: in the project's folder own/, or in an installed package.
+OwnName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)]
+#: Tags of a choice between names that are known and a name of one's own.
+KNOWN, OWN = Tag("[known]"), Tag("[own]")
+#: Which of the two a value is.
+EITHER = Discriminator(lambda value: OWN.tag if is_own(value) else KNOWN.tag)
+
+
+def is_own(value: object) -> bool:
+    """Whether a value names a function of the user's own."""
+    return isinstance(value, str) and ":" in value
 
 
 def _each_once(values: list[Any]) -> list[Any]:

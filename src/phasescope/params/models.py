@@ -1,10 +1,10 @@
 """Settings of a network, and which taps each network has by name."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from phasescope.params.base import Section
+from phasescope.params.base import EITHER, KNOWN, OWN, OwnName, Section, is_own
 
 ModelName = Literal[
     "f0", "mlp", "vgg8", "vgg11", "vgg13", "vgg16", "resnet10", "embedding-mlp", "transformer-1", "transformer-2"
@@ -24,12 +24,17 @@ TAPS: dict[str, tuple[str, ...]] = {
 }
 #: Settings of `mlp` alone.
 _OF_MLP = ("depth", "units", "nonlinearity", "bias")
+#: Settings of the networks that come with phasescope.
+_OF_OURS = ("width", "initialisation", "initialisation_scale")
 
 
 class ModelSettings(Section):
     """Which network."""
 
-    name: ModelName
+    #: Or `module:function`, which gives a network of one's own; `torchvision:resnet18` is torchvision's of that name.
+    name: Annotated[Annotated[ModelName, KNOWN] | Annotated[OwnName, OWN], EITHER]
+    #: Only for a network of one's own: what its function is called with besides `channels`, `resolution`, `outputs`.
+    arguments: dict[str, JsonValue] = {}
     #: Factor on the number of channels of every convolution, for small machines; 1 is the paper's network. Of networks
     #: of tokens, on the units of every layer; a transformer keeps its four heads, which become narrower or wider.
     width: Annotated[float, Field(gt=0, le=16)] = 1.0
@@ -56,7 +61,18 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _as_its_network_needs(self) -> "ModelSettings":
+        fields = type(self).model_fields
         for name in _OF_MLP if self.name != "mlp" else ():
-            if getattr(self, name) != type(self).model_fields[name].default:
+            if getattr(self, name) != fields[name].default:
                 raise ValueError(f"`{name}` is for the network mlp alone; leave it out")
+        for name in _OF_OURS if is_own(self.name) else ():
+            if getattr(self, name) != fields[name].default:
+                raise ValueError(f"`{name}` is not for networks of your own: give its function `arguments`")
+        if self.arguments and not is_own(self.name):
+            raise ValueError(f"`arguments` are for networks of your own, `module:function`; {self.name} takes none")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name_alone(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given

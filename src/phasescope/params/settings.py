@@ -1,7 +1,5 @@
 """All settings: params.yaml read with one reader and one model, and cut into each stage's share."""
 
-import difflib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
@@ -11,9 +9,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from phasescope.errors import UserError
+from phasescope import own
+from phasescope.errors import UserError, unknown, word
 from phasescope.params.activations import ActivationsSettings
-from phasescope.params.base import Name, Section
+from phasescope.params.base import KNOWN, OWN, Name, Section, is_own
 from phasescope.params.complexity import ComplexitySettings
 from phasescope.params.datasets import DatasetSettings
 from phasescope.params.decode import DecodeSettings
@@ -102,7 +101,8 @@ def shares(settings: Settings) -> dict[str, dict[str, Any]]:
     for name, dataset in settings.datasets.items():
         files[f"datasets/{name}.json"] = dataset.model_dump()
     for name, run in settings.runs.items():
-        job = TrainJob(dataset=run.dataset, model=run.model, **run.train.model_dump())
+        code = own.digests(run.model.name) if is_own(run.model.name) else {}
+        job = TrainJob(dataset=run.dataset, model=run.model, code=code, **run.train.model_dump())
         files[f"runs/{name}/train.json"] = job.model_dump()
         for section in PER_RUN.keys() - {"train"}:
             files[f"runs/{name}/{section}.json"] = getattr(run, section).model_dump()
@@ -171,13 +171,6 @@ def _network(model: ModelSettings) -> str:
     return model.name
 
 
-def unknown(value: str, known: list[str], what: str) -> str:
-    """Say that a name is not known, the nearest one that is, and which there are."""
-    near = difflib.get_close_matches(value, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what} {value!r}; {hint}known: {', '.join(map(_word, known))}"
-
-
 def _parsed(path: Path) -> dict[str, Any]:
     """The file as nested mappings and lists, all keys as text."""
     try:
@@ -219,8 +212,8 @@ def _merged(content: dict[str, Any]) -> dict[str, Any]:
             return run
         sections = {}
         for section in PER_RUN:
-            shared, own = content.get(section), run.get(section, {})
-            sections[section] = {**shared, **own} if isinstance(shared, dict) and isinstance(own, dict) else own
+            shared, mine = content.get(section), run.get(section, {})
+            sections[section] = {**shared, **mine} if isinstance(shared, dict) and isinstance(mine, dict) else mine
         return {**run, **sections}
 
     if not isinstance(content.get("runs"), dict):
@@ -282,24 +275,19 @@ def _misnamed(content: Any, location: tuple[str | int, ...] = ()) -> Iterator[tu
 
 def _path(location: Sequence[str | int]) -> str:
     """Where in the file, such as `runs.digits-vgg8.train.seeds[0]`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{_word(part)}" for part in location).removeprefix(".")
-
-
-def _word(name: str) -> str:
-    """A name as it is, or in quotes if it holds more than letters, digits and dashes."""
-    return name if re.fullmatch(r"[\w-]+", name) else repr(name)
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{word(part)}" for part in location).removeprefix(".")
 
 
 def _explained(error: ValidationError, content: dict[str, Any]) -> dict[str, str]:
     """Pydantic's errors in the user's words, by path."""
     mistakes: dict[str, str] = {}
     for detail in error.errors():
-        location = [part for part in detail["loc"] if part != "[key]"]
+        location = [part for part in detail["loc"] if part not in ("[key]", KNOWN.tag, OWN.tag)]
         where = location
         # A mistake in the section of all runs shows up in each run as well: say it where it was made.
         if location[0] == "runs" and len(location) > 3 and location[2] in PER_RUN:
-            own = content["runs"][location[1]].get(location[2], {})
-            if location[3] not in own:
+            mine = content["runs"][location[1]].get(location[2], {})
+            if location[3] not in mine:
                 where = location[2:]
         mistakes[_path(where)] = _explanation(detail, location)
     return mistakes
@@ -337,6 +325,8 @@ def _explanation(detail: Any, location: list[Any]) -> str:
         case "string_pattern_mismatch" if "[key]" in detail["loc"]:
             allowed = "lower-case letters, digits and dashes, a letter first, such as `digits-vgg8`"
             return f"{value!r} is no name; names are {allowed}"
+        case "string_pattern_mismatch" if OWN.tag in detail["loc"]:
+            return f"expected a known name, or `module:function` for one of your own; got {_shown(value)}"
         case "value_error":
             return f"{context['error']}; got {_shown(value)}"
         case "model_type":

@@ -1,6 +1,6 @@
 """Settings of the stage `train`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -63,3 +63,10 @@ class TrainJob(TrainSettings):
 
     dataset: Name
     model: ModelSettings
+    #: Of a network of the user's own: digests of the files that its function is in (`own.digests`).
+    code: dict[str, str] = {}
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """All that decides what the network is."""
+        return {**self.model.model_dump(), "code": self.code}
