@@ -324,7 +324,7 @@ def test_under_dvc_raw_images_are_watched_and_never_required(tmp_path, root):
     clone = Project(tmp_path / "clone")
     subprocess.run(["git", "clone", "--quiet", str(project.path), str(clone.path)], check=True)
     clone.call("dvc", "remote", "add", "--default", "--local", "store", str(project.path / ".dvc" / "cache"))
-    clone.call("dvc", "pull", "prepare@flowers")
+    clone.call("dvc", "pull", "resolve", "prepare@flowers")
     assert clone.repro("prepare") == [WATCH]
     assert clone.call("git", "status", "--porcelain") == ""
     shutil.rmtree(clone.path / "watch" / "image-folder")
