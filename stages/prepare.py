@@ -5,13 +5,13 @@ from pathlib import Path
 
 from phasescope import provenance, stage
 from phasescope.data.sources import load
-from phasescope.params.datasets import DatasetSettings
+from phasescope.params.datasets import DatasetJob
 from phasescope.store.datasets import write_dataset
 
 
 def main(name: str) -> None:
     """Read the images from the data root (PHASESCOPE_DATA), resize and split them."""
-    settings = stage.settings(f"datasets/{name}.json", DatasetSettings)
+    settings = stage.settings(f"datasets/{name}.json", DatasetJob)
     provenance.write(f"datasets/{name}")
     root = Path(os.environ.get("PHASESCOPE_DATA") or "data")
     dataset = load(settings, root, download=os.environ.get("PHASESCOPE_DOWNLOAD") == "1")

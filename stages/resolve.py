@@ -10,6 +10,7 @@ from typing import Any
 from phasescope import stage
 from phasescope.budget import budget, table
 from phasescope.imports import digests
+from phasescope.params.base import is_own
 from phasescope.params.datasets import EMBEDDED
 from phasescope.params.settings import shares
 from phasescope.progress import wide_console
@@ -30,7 +31,7 @@ def main() -> None:
     replace(stage.CONFIGS, files)
     scripts = [script for script in Path(__file__).parent.glob("*.py") if script.stem not in ("resolve", "watch")]
     replace(stage.CODE, {f"{script.stem}.json": digests(script) for script in scripts})
-    for source in EMBEDDED:
+    for source in {*EMBEDDED, *filter(is_own, (dataset.source for dataset in settings.datasets.values()))}:
         note_unwatched(source, {name for name, dataset in settings.datasets.items() if dataset.source == source})
     remove_stale(set(settings.runs), {(to.run, f"transfer-{to.dataset}") for to in settings.transfer.values()})
     wide_console().print(table(budget(settings, stage.DATASETS)))

@@ -12,7 +12,7 @@ from typing import get_args
 from phasescope import stage
 from phasescope.data.sources import fetch, raw_files, raw_folder
 from phasescope.errors import UserError
-from phasescope.params.datasets import EMBEDDED, DatasetSettings, Source
+from phasescope.params.datasets import DatasetJob, Source, is_embedded
 from phasescope.progress import Progress
 from phasescope.store.commit import write_file
 from phasescope.store.manifest import canonical
@@ -27,12 +27,12 @@ NOTHING = canonical({}).encode()
 def main() -> None:
     """Look at the raw images of every dataset that has some."""
     for source in get_args(Source):
-        if source not in EMBEDDED:
+        if not is_embedded(source):
             stage.keep_folder(stage.WATCH / source)
     lost: list[UserError] = []
     for file in sorted((stage.CONFIGS / "datasets").glob("*.json")):
-        settings = stage.settings(f"datasets/{file.name}", DatasetSettings)
-        if settings.source not in EMBEDDED:
+        settings = stage.settings(f"datasets/{file.name}", DatasetJob)
+        if not is_embedded(settings.source):
             try:
                 look(file.stem, settings)
             except UserError as error:
@@ -41,7 +41,7 @@ def main() -> None:
         raise UserError("\n".join(map(str, lost)))
 
 
-def look(name: str, settings: DatasetSettings) -> None:
+def look(name: str, settings: DatasetJob) -> None:
     """Write down what the raw images of a dataset hold; where they cannot be read, leave what was written.
 
     Raises:

@@ -19,7 +19,7 @@ from phasescope.data.tensors import Images
 from phasescope.errors import UserError
 from phasescope.models import state
 from phasescope.models.batchnorm import recalibrate, use_batch_statistics
-from phasescope.models.losses import LOSSES, UNITS, told_right
+from phasescope.models.losses import UNITS, loss_of, told_right
 from phasescope.models.taps import Capture, shapes
 from phasescope.models.zoo import build_for, outline_for, place
 from phasescope.parallel import map_in_processes
@@ -204,7 +204,7 @@ class Recorder:
             return forward(network, self._settings.dtype, taps, self._data.images, self._batches, where)[0], known
         statistics = set_batchnorm(network, self._settings, self._calibration)
         activations, outputs = forward(network, self._settings.dtype, taps, self._data.images, self._batches, where)
-        losses = LOSSES[self._job.loss](outputs, self._data.targets, reduction="none").double()
+        losses = loss_of(self._job.loss)(outputs, self._data.targets, reduction="none").double()
         correct = told_right(outputs, self._data.targets).double()
         values = {
             "batchnorm": statistics.cpu().numpy(),
@@ -213,7 +213,7 @@ class Recorder:
             "weight_norm": weight_norm(network),
         }
         records = xr.Dataset({name: (dims, values[name], attributes) for name, (dims, attributes) in RECORD.items()})
-        records["loss"].attrs["units"] = UNITS[self._job.loss]
+        records["loss"].attrs["units"] = UNITS.get(self._job.loss, "1")
         return activations, records
 
 

@@ -93,8 +93,15 @@ def call(name: str, known: Mapping[str, Any], arguments: Mapping[str, Any]) -> A
         signature.bind(**given)
     except TypeError as error:
         raise UserError(f"{name}: {error}; it is called with {', '.join(given) or 'nothing'}") from None
-    try:
+    with telling(name):
         return function(**given)
+
+
+@contextmanager
+def telling(name: str) -> Iterator[None]:
+    """Turn what goes wrong in a function of the user's own into a UserError that says where in its file."""
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:
@@ -102,8 +109,13 @@ def call(name: str, known: Mapping[str, Any], arguments: Mapping[str, Any]) -> A
 
 
 def digests(name: str) -> dict[str, str]:
-    """What the code of a function is: SHA-256 of its file in `own/` and of those it imports there, or a version."""
-    module = name.partition(":")[0]
+    """What the code of a function is: SHA-256 of its file in `own/` and of those it imports there, or a version.
+
+    Nothing of a name that is none of the user's own.
+    """
+    module, colon, _ = name.partition(":")
+    if not colon:
+        return {}
     if not _file(module).is_file():
         package = module.partition(".")[0]
         return {each: version(each) for each in packages_distributions().get(package, [])}

@@ -25,7 +25,7 @@ from phasescope.data.dataset import Dataset
 from phasescope.data.tensors import Images
 from phasescope.errors import UserError
 from phasescope.models import state
-from phasescope.models.losses import LOSSES, UNITS, told_right
+from phasescope.models.losses import UNITS, loss_of, told_right
 from phasescope.models.optimisers import UNHEEDED, Optimiser
 from phasescope.models.zoo import build_for, outline_for, place
 from phasescope.parallel import map_in_processes
@@ -198,7 +198,7 @@ class _SeedTraining:
         #: Loss and accuracy at each evaluation made so far, in the order of `EVALUATIONS`.
         self._evaluated: list[list[float]] = []
         self._job, self._index, self._cache, self._key = job, index, cache, key
-        self._loss = LOSSES[job.loss]
+        self._loss = loss_of(job.loss)
         self._weights = arrays.open_array(path, "weights")
         torch.manual_seed(self.seed)
         self._network = place(build_for(job, *dataset.shape), device)
@@ -297,7 +297,7 @@ class _SeedTraining:
             "accuracy": logs[1],
             **dict(zip(EVALUATIONS, evaluated.T, strict=True)),
         }
-        units = {name: UNITS[self._job.loss] for name in LOGS if name.endswith("loss")}
+        units = {name: UNITS.get(self._job.loss, "1") for name in LOGS if name.endswith("loss")}
         described = {
             name: (dims, values[name], {"units": units.get(name, "1"), "long_name": long_name})
             for name, (dims, long_name) in LOGS.items()

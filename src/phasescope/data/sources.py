@@ -7,7 +7,8 @@ import numpy as np
 
 from phasescope.data.dataset import Dataset
 from phasescope.data.layout import require_vision_files, vision_files, vision_folder
-from phasescope.params.datasets import EMBEDDED, DatasetSettings, is_vision
+from phasescope.params.base import is_own
+from phasescope.params.datasets import DatasetSettings, is_embedded, is_vision
 
 # scikit-learn and torchvision take seconds to import: each is paid for by the sources that need it alone.
 
@@ -41,6 +42,10 @@ def _load(settings: DatasetSettings, root: Path, download: bool) -> Dataset:
         from phasescope.data.linear_regression import load_linear_regression
 
         return load_linear_regression(settings)
+    if is_own(settings.source):
+        from phasescope.data.own import load_own
+
+        return load_own(settings)
     if is_vision(settings.source):
         from phasescope.data.vision import load_vision
 
@@ -52,7 +57,7 @@ def _load(settings: DatasetSettings, root: Path, download: bool) -> Dataset:
 
 def raw_folder(settings: DatasetSettings, root: Path) -> Path | None:
     """The folder of the raw files, whether it is there or not; what is embedded has none."""
-    if settings.source in EMBEDDED:
+    if is_embedded(settings.source):
         return None
     if is_vision(settings.source):
         return vision_folder(settings.source, root)
@@ -67,7 +72,7 @@ def raw_files(settings: DatasetSettings, root: Path) -> list[Path]:
     Raises:
         UserError: there is one missing, or too few images, as `load` would say.
     """
-    if settings.source in EMBEDDED:
+    if is_embedded(settings.source):
         return []
     if is_vision(settings.source):
         require_vision_files(settings.source, root)

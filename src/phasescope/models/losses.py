@@ -5,7 +5,9 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from phasescope.params.train import Loss
+from phasescope import own
+from phasescope.errors import UserError
+from phasescope.params.base import is_own
 
 
 def mean_squared_error(outputs: torch.Tensor, targets: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
@@ -25,7 +27,7 @@ def half_squared_error(outputs: torch.Tensor, targets: torch.Tensor, reduction: 
 
 
 #: From outputs (sample, output), targets (sample,) or (sample, output), and `reduction` as torch's losses have it.
-LOSSES: dict[Loss, Callable[..., torch.Tensor]] = {
+LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "cross-entropy": functional.cross_entropy,
     # Σ max(0, 1 − o_y + o_j) over the other classes j, by the number of classes; the paper does not give its form.
     "hinge": functional.multi_margin_loss,
@@ -33,7 +35,31 @@ LOSSES: dict[Loss, Callable[..., torch.Tensor]] = {
     "half-squared-error": half_squared_error,
 }
 #: Squares are of one-hot classes, standardised ink, or the numbers of a model, none of which has a unit.
-UNITS: dict[Loss, str] = {"cross-entropy": "nat", "hinge": "1", "mse": "1", "half-squared-error": "1"}
+UNITS: dict[str, str] = {"cross-entropy": "nat", "hinge": "1", "mse": "1", "half-squared-error": "1"}
+
+
+def loss_of(name: str) -> Callable[..., torch.Tensor]:
+    """The loss of that name: from outputs (sample, output), targets, and `reduction` as torch's losses have it.
+
+    One of the user's own is called with outputs and targets, and gives the loss of each sample, (sample,).
+
+    Raises:
+        UserError: of one of the user's own: it cannot be loaded; or, when called, it fails or gives something else.
+    """
+    if not is_own(name):
+        return LOSSES[name]
+
+    function = own.load(name)
+
+    def loss(outputs: torch.Tensor, targets: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+        with own.telling(name):
+            losses = function(outputs, targets)
+        if not isinstance(losses, torch.Tensor) or losses.shape != (len(outputs),):
+            given = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
+            raise UserError(f"{name}: gives {given}, where the loss of each sample is expected, ({len(outputs)},)")
+        return _over_samples(losses, reduction)
+
+    return loss
 
 
 def told_right(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -150,8 +150,12 @@ def outline_for(job: TrainJob, channels: int, resolution: int, classes: int) -> 
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """Bring a network to the device, with its maps in the layout in which convolutions run fastest (docs/log.md)."""
-    return network.to(device).to(memory_format=torch.channels_last)
+    """Bring a network to the device, with its maps in the layout in which convolutions run fastest (docs/log.md).
+
+    One of the user's own keeps the usual layout, for `view` needs it.
+    """
+    network = network.to(device)
+    return network.to(memory_format=torch.channels_last) if isinstance(network, Network) else network
 
 
 def name_of(network: nn.Module) -> str:
@@ -215,7 +219,16 @@ def _own(settings: ModelSettings, channels: int, resolution: int, outputs: int) 
         network = own.call(settings.name, known, settings.arguments)
     if not isinstance(network, nn.Module):
         raise UserError(f"{settings.name}: gives a {type(network).__name__}, where a torch.nn.Module is expected")
+    network.register_forward_pre_hook(_in_the_usual_layout)
     return network.train()
+
+
+def _in_the_usual_layout(module: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Images as everybody has them, of which a network may take views; ours lie as convolutions are fastest on.
+
+    Images of one channel are both at once to `contiguous`, and what a convolution makes of them then is not.
+    """
+    return tuple(part.flatten(1).view(part.shape) for part in given)
 
 
 def _f0(channels: int, resolution: int, classes: int) -> OrderedDict[str, nn.Module]:

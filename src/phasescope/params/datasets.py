@@ -3,9 +3,9 @@
 import math
 from typing import Annotated, Literal, TypeGuard, get_args
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
 
-from phasescope.params.base import Section
+from phasescope.params.base import EITHER, KNOWN, OWN, OwnName, Section, is_own
 
 VisionSource = Literal["mnist", "fashion-mnist", "cifar10", "cifar100"]
 Source = Literal["digits", VisionSource, "image-folder", "feature-strength", "binary-operation", "linear-regression"]
@@ -18,7 +18,7 @@ EMBEDDED: tuple[Source, ...] = ("digits", *OF_ATTRIBUTES)
 #: Sources of images.
 _OF_IMAGES: tuple[Source, ...] = ("digits", *get_args(VisionSource), "image-folder")
 #: Settings that are not for all sources, and those that they are for.
-_FOR: dict[str, tuple[Source, ...]] = {
+_FOR: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("test_fraction", "grey", "statistics"), ("image-folder",)),
     **dict.fromkeys(("outputs", "strength"), ("feature-strength",)),
     "inputs": ("feature-strength", "linear-regression"),
@@ -28,14 +28,14 @@ _FOR: dict[str, tuple[Source, ...]] = {
     **dict.fromkeys(("train_samples", "draw_seed"), (*_OF_IMAGES, "linear-regression")),
 }
 #: Those of them that cannot be left out.
-_NEEDED: dict[Source, tuple[str, ...]] = {
+_NEEDED: dict[str, tuple[str, ...]] = {
     "feature-strength": ("outputs", "strength", "inputs"),
     "binary-operation": ("operation",),
     "linear-regression": ("inputs", "train_samples"),
 }
 #: As few and as many training samples as can be drawn of the sources that are always the same: one of each class at
 #: least is drawn, and one is left.
-_DRAWN: dict[Source, tuple[int, int]] = {
+_DRAWN: dict[str, tuple[int, int]] = {
     "digits": (10, 1787),
     **dict.fromkeys(("mnist", "fashion-mnist"), (10, 59_990)),
     "cifar10": (10, 49_990),
@@ -45,7 +45,12 @@ _DRAWN: dict[Source, tuple[int, int]] = {
 _PERMUTATIONS = math.factorial(5)
 
 
-def is_vision(source: Source) -> TypeGuard[VisionSource]:
+def is_embedded(source: str) -> bool:
+    """Whether a source has no raw files that are watched: it comes with a package, is computed, or is one's own."""
+    return source in EMBEDDED or is_own(source)
+
+
+def is_vision(source: str) -> TypeGuard[VisionSource]:
     """Whether a source is read by torchvision."""
     return source in get_args(VisionSource)
 
@@ -53,7 +58,12 @@ def is_vision(source: Source) -> TypeGuard[VisionSource]:
 class DatasetSettings(Section):
     """Where the images come from, and how they are cut into training and test images."""
 
-    source: Source
+    #: Or `module:function`, which gives a dataset of one's own.
+    source: Annotated[Annotated[Source, KNOWN] | Annotated[OwnName, OWN], EITHER]
+    #: Only for a dataset of one's own: what its function is called with besides `channels` and `resolution`.
+    arguments: dict[str, JsonValue] = {}
+    #: Only for a dataset of one's own: channels of its images.
+    channels: Annotated[int, Field(ge=1, le=1024)] = 3
     resolution: Annotated[int, Field(ge=4, le=1024)] = 32
     #: Only for `image-folder`: the folder, relative to the data root (PHASESCOPE_DATA) or absolute.
     folder: str | None = None
@@ -124,11 +134,16 @@ class DatasetSettings(Section):
             return 2 * (self.modulus or _PERMUTATIONS), 1
         if self.inputs is not None:
             return self.inputs, 1
+        if is_own(self.source):
+            return self.channels, self.resolution
         return 1 if self.grey or self.source in ("digits", "mnist", "fashion-mnist") else 3, self.resolution
 
     @model_validator(mode="after")
     def _as_its_source_needs(self) -> "DatasetSettings":
         fields = type(self).model_fields
+        for name in ("arguments", "channels"):
+            if not is_own(self.source) and getattr(self, name) != fields[name].default:
+                raise ValueError(f"`{name}` is for datasets of your own, `module:function`, alone; leave it out")
         for name, sources in _FOR.items():
             if self.source not in sources and getattr(self, name) != fields[name].default:
                 which = f"source {sources[0]}" if len(sources) == 1 else f"sources {', '.join(sources)}"
@@ -151,6 +166,13 @@ class DatasetSettings(Section):
         if self.operation is not None and (self.operation == "composition") != (self.modulus is None):
             raise ValueError("`modulus` is needed for every operation but composition, and not for that")
         return self
+
+
+class DatasetJob(DatasetSettings):
+    """All that `prepare` needs to know of a dataset."""
+
+    #: Of a dataset of the user's own: digests of the files that its function is in (`own.digests`).
+    code: dict[str, str] = {}
 
 
 def _is_prime(number: int) -> bool:

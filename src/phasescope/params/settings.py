@@ -12,7 +12,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from phasescope import own
 from phasescope.errors import UserError, unknown, word
 from phasescope.params.activations import ActivationsSettings
-from phasescope.params.base import KNOWN, OWN, Name, Section, is_own
+from phasescope.params.base import KNOWN, OWN, Name, Section
 from phasescope.params.complexity import ComplexitySettings
 from phasescope.params.datasets import DatasetSettings
 from phasescope.params.decode import DecodeSettings
@@ -99,9 +99,9 @@ def shares(settings: Settings) -> dict[str, dict[str, Any]]:
     """Each stage's share of the settings, by the name of the file under `configs/` that it is written to."""
     files: dict[str, dict[str, Any]] = {}
     for name, dataset in settings.datasets.items():
-        files[f"datasets/{name}.json"] = dataset.model_dump()
+        files[f"datasets/{name}.json"] = {**dataset.model_dump(), "code": own.digests(dataset.source)}
     for name, run in settings.runs.items():
-        code = own.digests(run.model.name) if is_own(run.model.name) else {}
+        code = own.digests(run.model.name) | own.digests(run.train.loss)
         job = TrainJob(dataset=run.dataset, model=run.model, code=code, **run.train.model_dump())
         files[f"runs/{name}/train.json"] = job.model_dump()
         for section in PER_RUN.keys() - {"train"}:

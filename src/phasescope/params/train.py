@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from phasescope.params.base import EACH_ONCE, Name, Section
+from phasescope.params.base import EACH_ONCE, EITHER, KNOWN, OWN, Name, OwnName, Section, is_own
 from phasescope.params.models import ModelSettings
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -29,7 +29,8 @@ class TrainSettings(Section):
     #: hinge: the multi-class hinge loss with margin 1, as torch has it; mse: (f − y)², mean over outputs;
     #: half-squared-error: half the sum of (f − y)² over outputs. Both are means over samples, and of a class y is 1 at
     #: its own output and 0 at the others.
-    loss: Loss = "cross-entropy"
+    #: `module:function`: one of one's own, which takes `outputs` and `targets` and gives the loss of each sample.
+    loss: Annotated[Annotated[Loss, KNOWN] | Annotated[OwnName, OWN], EITHER] = "cross-entropy"
     #: What the network learns to tell. class: of the dataset; ink: how much of it a grey image has, standardised over
     #: the training images; value: the number that comes with a sample of linear-regression.
     target: Target = "class"
@@ -49,7 +50,7 @@ class TrainSettings(Section):
     @classmethod
     def _numbers_have_squared_errors(cls, target: Target, known: ValidationInfo) -> Target:
         loss = known.data.get("loss")  # not there if it is a mistake itself
-        if target != "class" and loss is not None and loss not in SQUARED:
+        if target != "class" and loss is not None and loss not in SQUARED and not is_own(loss):
             raise ValueError(f"{loss} is a loss of classes: set `loss` to {' or '.join(SQUARED)} for a number")
         return target
 
@@ -63,7 +64,7 @@ class TrainJob(TrainSettings):
 
     dataset: Name
     model: ModelSettings
-    #: Of a network of the user's own: digests of the files that its function is in (`own.digests`).
+    #: Of a network and a loss of the user's own: digests of the files that they are in (`own.digests`).
     code: dict[str, str] = {}
 
     @property

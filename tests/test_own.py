@@ -1,0 +1,225 @@
+"""Networks, datasets and losses of one's own: found, called, told of in one line, and never run for a stranger."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import phasescope
+from conftest import BARE
+from phasescope import own
+from phasescope.data.sources import load as load_dataset
+from phasescope.errors import UserError
+from phasescope.models.taps import shapes
+from phasescope.models.zoo import build, outline
+from phasescope.params.activations import ActivationsSettings, Tap
+from phasescope.params.datasets import DatasetSettings
+from phasescope.params.models import ModelSettings
+from phasescope.params.settings import shares
+from phasescope.params.train import TrainJob
+from phasescope.resolve import resolve
+from phasescope.store import arrays
+from phasescope.store.datasets import read_dataset, write_dataset
+from small import ONE, few_digits, record, train
+
+NETWORK = """
+from torch import nn
+from {helper} import WIDTH
+
+class Own(nn.Module):
+    def __init__(self, channels, resolution, outputs, hidden):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(channels, WIDTH, 3, padding=1), nn.BatchNorm2d(WIDTH), nn.ReLU())
+        self.register_buffer("scale", 2 * __import__("torch").ones(1), persistent=False)
+        self.read = nn.Linear(WIDTH * resolution ** 2, hidden)
+        self.tell = nn.Linear(hidden, outputs)
+
+    def forward(self, images):
+        maps = self.features(images) * self.scale
+        return self.tell(self.read(maps.view(len(images), -1)).relu())
+
+def build(channels, resolution, outputs, hidden=12):
+    return Own(channels, resolution, outputs, hidden)
+
+def broken(channels):
+    raise KeyError("no such\\nthing")
+
+def nothing():
+    return 3
+
+def loss(outputs, targets):
+    return nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+def mean_loss(outputs, targets):
+    return nn.functional.cross_entropy(outputs, targets)
+"""
+
+DATA = """
+import numpy as np
+
+def load(channels, resolution, count=40, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(256, size=(count, channels, resolution, resolution), dtype=np.uint8)
+    labels = np.arange(count) % 3
+    halves = {"train": slice(8, None), "test": slice(8)}
+    return {
+        f"{half}_{what}": values[part]
+        for half, part in halves.items() for what, values in (("images", images), ("labels", labels))
+    }
+
+def short(channels, resolution):
+    return {**load(channels, resolution), "test_labels": np.zeros(3)}
+"""
+
+
+@pytest.fixture
+def name(tmp_path, monkeypatch, request) -> str:
+    """The name of a module in `own/` of the present folder, another one for each test."""
+    name = f"net_{abs(hash(request.node.name)):x}"
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / f"{name}.py").write_text(NETWORK.format(helper=f"{name}_helper"))
+    (tmp_path / "own" / f"{name}_helper.py").write_text("WIDTH = 3\n")
+    (tmp_path / "own" / f"{name}_data.py").write_text(DATA)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(own.TRUST, "1")
+    monkeypatch.syspath_prepend(tmp_path)  # so that what `load` adds to the path is taken off again
+    return name
+
+
+def settings(name: str, **more) -> ModelSettings:
+    return ModelSettings(name=f"{name}:build", **more)
+
+
+def test_a_network_of_ones_own_is_called_with_what_it_takes(name):
+    network = build(settings(name, arguments={"hidden": 7}), 1, 8, 10)
+    assert network.read.out_features == 7
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    taps = [Tap(name=tap) for tap in ("softmax", "logits", "predense", "features", "features.0")]
+    found = shapes(outline(settings(name), 1, 8, 10), taps, 1, 8)
+    wanted = {"softmax": (10,), "logits": (10,), "predense": (12,), "features": (3, 8, 8), "features.0": (3, 8, 8)}
+    assert found == wanted
+
+
+def test_torchvisions_networks_go_by_their_names():
+    network = outline(ModelSettings(name="torchvision:resnet18"), 3, 32, 7)
+    assert shapes(network, [Tap(name="logits"), Tap(name="predense")], 3, 32) == {"logits": (7,), "predense": (512,)}
+    with pytest.raises(UserError, match=r"unknown network of torchvision 'resnet17'; did you mean 'resnet1"):
+        build(ModelSettings(name="torchvision:resnet17"), 3, 32, 7)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"name": "{}_gone:build"}, "there is no own/{}_gone.py, and no package '{}_gone' is installed"),
+        ({"name": "{}:biuld"}, "{} has no function 'biuld'; did you mean 'build'?"),
+        ({"name": "{}:broken"}, "own/{}.py, line 21: KeyError: 'no such\\nthing'"),
+        ({"name": "{}:nothing"}, "gives a int, where a torch.nn.Module is expected"),
+        (
+            {"name": "{}:build", "arguments": {"hiden": 3}},
+            "got an unexpected keyword argument 'hiden'; it is called with",
+        ),
+        ({"name": "{}:build", "arguments": {"hidden": "x"}}, "own/{}.py, line 10: TypeError: "),
+    ],
+)
+def test_what_is_wrong_with_it_is_one_line(name, given, told):
+    given = {key: value.format(name) if key == "name" else value for key, value in given.items()}
+    with pytest.raises(UserError) as error:
+        build(ModelSettings(**given), 1, 8, 10)
+    assert str(error.value).startswith(f"{given['name']}: ")
+    assert told.format(name, name) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_stranger_runs_nothing(name, monkeypatch, tmp_path):
+    monkeypatch.delenv(own.TRUST)
+    (tmp_path / "own" / f"{name}.py").write_text("open('made', 'w')\n")
+    with pytest.raises(UserError, match="is code that came with this run, and is not run unless you trust it"):
+        build(settings(name), 1, 8, 10)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_run_with_it_is_like_any_other(name, tmp_path, monkeypatch):
+    job = TrainJob(
+        dataset="d", model=settings(name), loss=f"{name}:loss", code=own.digests(f"{name}:build"),
+        seeds=[3], iterations=4, batch_size=16, learning_rate=0.01,
+    )  # fmt: skip
+    data, folder = tmp_path / "datasets" / "d", tmp_path / "runs" / "r"
+    write_dataset(data, few_digits(), {})
+    train(job, data, folder / "train", ONE, "own")
+    plain = job.model_copy(update={"loss": "cross-entropy"})
+    train(plain, data, tmp_path / "plain", ONE, "own")
+    losses = [xr.open_zarr(path / arrays.GROUP)["loss"].values for path in (folder / "train", tmp_path / "plain")]
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+    taps = ActivationsSettings(taps=[Tap(name="logits"), Tap(name="predense")], dtype="float32")
+    record(job, taps, data, folder / "train", folder / "activations", ONE, "own")
+    monkeypatch.delenv(own.TRUST)
+    run = phasescope.open_run(folder)
+    kept = run.activations("logits").sel(seed=3, step=4)
+    with pytest.raises(UserError, match=r"unless you trust it: open_run\(…, trust=True\)"):
+        run.model(seed=3, step=4)
+    before = torch.get_rng_state()
+    network = phasescope.open_run(folder, trust=True).model(seed=3, step=4)
+    assert torch.equal(before, torch.get_rng_state())
+    assert own.TRUST not in os.environ
+    assert type(network).__name__ == "Own"
+    images = torch.from_numpy(phasescope.data.dataset.standardised(read_dataset(data)))
+    with torch.no_grad():
+        logits = network(images)
+    np.testing.assert_allclose(logits[: kept.sizes["sample"]][:5], kept[:5], rtol=1e-4, atol=1e-5)
+
+
+def test_an_edit_of_its_file_or_of_what_that_imports_is_another_run(name, params, tmp_path):
+    path = params(BARE.replace("{name: vgg8}", f"{name}:build"))
+
+    def share():
+        return shares(resolve(path))["runs/small/train.json"]
+
+    first = share()
+    assert list(first["code"]) == [f"own/{name}.py", f"own/{name}_helper.py"]
+    (tmp_path / "own" / f"{name}_data.py").write_text("# not of it\n")
+    assert share() == first
+    (tmp_path / "own" / f"{name}_helper.py").write_text("WIDTH = 4\n")
+    assert {key for key in first if share()[key] != first[key]} == {"code"}
+
+
+def test_a_dataset_of_ones_own(name):
+    settings = DatasetSettings(source=f"{name}_data:load", channels=2, resolution=8, arguments={"count": 30})
+    dataset = load_dataset(settings, None, download=False)
+    assert dataset.images.shape == (30, 2, 8, 8)
+    assert dataset.images.dtype == np.uint8
+    assert dataset.train.sum() == 22
+    assert dataset.train[:22].all()
+    assert dataset.classes == ["0", "1", "2"]
+    np.testing.assert_allclose(dataset.mean, dataset.images[:22].mean(axis=(0, 2, 3)) / 255)
+    for change, told in (
+        ({"source": f"{name}_data:short"}, "test_labels are no whole numbers from 0, one for each of the 8 images"),
+        ({"source": f"{name}:nothing"}, "gives int, where a mapping with train_images"),
+    ):
+        with pytest.raises(UserError, match=told):
+            load_dataset(settings.model_copy(update={**change, "arguments": {}}), None, download=False)
+
+
+def test_a_loss_of_ones_own_is_of_each_sample(name):
+    from phasescope.models.losses import loss_of
+
+    outputs, targets = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.arange(5) % 3
+    mine, theirs = loss_of(f"{name}:loss"), loss_of("cross-entropy")
+    for reduction in ("mean", "sum", "none"):
+        given = outputs, targets
+        torch.testing.assert_close(mine(*given, reduction=reduction), theirs(*given, reduction=reduction))
+    with pytest.raises(UserError, match=r"gives \(\), where the loss of each sample is expected, \(5,\)"):
+        loss_of(f"{name}:mean_loss")(outputs, targets)
+
+
+def test_mistakes_in_settings_are_told_where_they_are(name, mistakes):
+    text = BARE.replace("{name: vgg8}", "{name: vgg8, arguments: {a: 1}}")
+    assert "`arguments` are for networks of your own" in mistakes(text)[0]
+    text = BARE.replace("{name: vgg8}", f"{{name: {name}:build, width: 2}}")
+    assert "`width` is not for networks of your own" in mistakes(text)[0]
+    assert mistakes(BARE.replace("{name: vgg8}", "a:b:c")) == [
+        "runs.small.model.name: expected a known name, or `module:function` for one of your own; got the text 'a:b:c'"
+    ]
+    (told,) = mistakes(BARE.replace("{name: vgg8}", f"{name}:nothing"))
+    assert told.startswith(f"runs.small.model: {name}:nothing: gives a int")
