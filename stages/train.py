@@ -5,8 +5,9 @@ from typing import Any
 
 from phasescope import provenance, stage
 from phasescope.compute import choose
+from phasescope.importing import import_seed
 from phasescope.params.train import TrainJob
-from phasescope.training import train, write_curves
+from phasescope.training import train, train_seed, write_curves
 
 
 def main(run: str, **where: Any) -> None:
@@ -15,7 +16,8 @@ def main(run: str, **where: Any) -> None:
     job = stage.settings(f"runs/{run}/train.json", TrainJob)
     provenance.write(f"runs/{run}/train", **asdict(chosen))
     target = stage.RUNS / run / "train"
-    train(job, stage.DATASETS / job.dataset, target, chosen, run, stage.cache())
+    by_seed = import_seed if job.files else train_seed
+    train(job, stage.DATASETS / job.dataset, target, chosen, run, stage.cache(), by_seed)
     write_curves(run, target, stage.RESULTS / run / "training")
 
 

@@ -27,7 +27,7 @@ KEPT = {"cache": False, "persist": True}
 #: By stage: what it is run for each of, its data, what it writes, and what else DVC should know of it.
 STAGES: dict[str, dict[str, Any]] = {
     "resolve": {
-        "deps": ["params.yaml", "own"],
+        "deps": ["params.yaml", "own", "checkpoints"],
         "outs": [
             {"configs": KEPT},
             {"code": {"persist": True}},

@@ -26,7 +26,6 @@ from phasescope.parallel import map_in_processes
 from phasescope.params.activations import ActivationsSettings, Tap
 from phasescope.params.train import TrainJob
 from phasescope.progress import Progress, tell_computed
-from phasescope.schedule import checkpoint_steps
 from phasescope.store import arrays, commit, manifest
 from phasescope.store.cache import CellCache
 from phasescope.store.datasets import read_dataset
@@ -78,7 +77,7 @@ def record(
     length = batch_length(job.batch_size, settings)
     kept = settings.model_dump(exclude={"taps"})
     shared = [job.network, job.loss, job.target, kept, length, dataset.digest]
-    steps = checkpoint_steps(job.iterations)
+    steps = job.steps
     keys = [
         [commit.fingerprint(*shared, training.extra["weights"][str(seed)][str(step)]) for step in steps]
         for seed in job.seeds
@@ -144,7 +143,7 @@ def record_seed(
     recorder = Recorder(job, settings, read_dataset(dataset_path), compute.start())
     weights = arrays.open_dataset(training_path / arrays.GROUP)["weights"]
     stores = {tap.name: arrays.open_array(path, tap.name) for tap in settings.taps}
-    steps, records, taken = checkpoint_steps(job.iterations), [], 0
+    steps, records, taken = job.steps, [], 0
     for position, (step, key) in enumerate(zip(steps, keys, strict=True)):
         where = f"seed {job.seeds[index]}, step {step}"
         missing = []

@@ -31,7 +31,6 @@ from phasescope.models.zoo import build_for, outline_for, place
 from phasescope.parallel import map_in_processes
 from phasescope.params.train import TrainJob
 from phasescope.progress import Progress, tell_computed
-from phasescope.schedule import checkpoint_steps, evaluation_steps
 from phasescope.store import arrays, commit, manifest
 from phasescope.store.cache import CellCache
 from phasescope.store.datasets import read_dataset
@@ -65,8 +64,22 @@ LOGS = {
 }
 
 
-def train(job: TrainJob, dataset_path: Path, target: Path, compute: Compute, label: str, cache: CellCache) -> None:
+#: Gives where a training stands at its end, and how many checkpoints it made, as `train_seed` does.
+BySeed = Callable[..., tuple[xr.Dataset, int]]
+
+
+def train(
+    job: TrainJob,
+    dataset_path: Path,
+    target: Path,
+    compute: Compute,
+    label: str,
+    cache: CellCache,
+    by_seed: BySeed | None = None,
+) -> None:
     """Train a run's network once per seed, and commit weights and logs to the directory `target`.
+
+    Or get its checkpoints `by_seed` in another way (`importing.import_seed`).
 
     What is known in the `cache` is not trained again: an interrupted training goes on from its last state, a longer
     one from the end of a shorter one, and seeds that are there stay as they are.
@@ -78,18 +91,18 @@ def train(job: TrainJob, dataset_path: Path, target: Path, compute: Compute, lab
     dataset = manifest.read(dataset_path, "dataset")
     shared = job.model_dump(exclude={"seeds", "iterations", *UNHEEDED[job.optimiser]})
     keys = [commit.fingerprint(shared, seed, dataset.digest) for seed in job.seeds]
-    steps = checkpoint_steps(job.iterations)
+    steps = job.steps
     with commit.scratch(target) as scratch:
         path = scratch.path / arrays.GROUP
         _allocate(path, job, dataset_path)
         items = [(job, dataset_path, path, compute, cache, index, key) for index, key in enumerate(keys)]
         with Progress([f"train {label} seed {seed}" for seed in job.seeds], job.iterations) as progress:
-            trained = map_in_processes(train_seed, items, compute.workers, progress)
+            trained = map_in_processes(by_seed or train_seed, items, compute.workers, progress)
         tell_computed(f"train {label}", sum(computed for _, computed in trained), len(keys) * len(steps))
         states = xr.concat(
             [state for state, _ in trained], xr.DataArray(job.seeds, dims="seed"), combine_attrs="drop_conflicts"
         )
-        _write_logs(path, states, job.evaluate_every)
+        _write_logs(path, states, job.evaluations)
         hashes = {
             str(seed): dict(zip(map(str, steps), states["sha256"].sel(seed=seed).values.tolist(), strict=True))
             for seed in job.seeds
@@ -186,15 +199,12 @@ class _SeedTraining:
         self.step = 0
         #: SHA-256 of the weights of every checkpoint made so far.
         self.hashes: list[str] = []
-        training = np.flatnonzero(dataset.train)
-        looked_at = np.random.default_rng(3).permutation(training)[:EVALUATION_IMAGES]
-        self.images = Images.of(dataset, training, device, job.model.dtype, job.target)
+        self.images = Images.of(dataset, np.flatnonzero(dataset.train), device, job.model.dtype, job.target)
         self._looked_at = {
-            "train": Images.of(dataset, np.sort(looked_at), device, job.model.dtype, job.target),
-            "test": Images.of(dataset, np.flatnonzero(~dataset.train), device, job.model.dtype, job.target),
+            name: Images.of(dataset, chosen, device, job.model.dtype, job.target)
+            for name, chosen in looked_at(dataset).items()
         }
-        self._steps = checkpoint_steps(job.iterations)
-        self._evaluation_steps = evaluation_steps(job.iterations, job.evaluate_every)
+        self._steps, self._evaluation_steps = job.steps, job.evaluations
         #: Loss and accuracy at each evaluation made so far, in the order of `EVALUATIONS`.
         self._evaluated: list[list[float]] = []
         self._job, self._index, self._cache, self._key = job, index, cache, key
@@ -332,6 +342,13 @@ def batches(job: TrainJob, seed: int, samples: int, start: int) -> Iterator[np.n
         yield order[position * length : end]
 
 
+def looked_at(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Indices of the training and the test images whose loss and accuracy is looked at."""
+    training = np.flatnonzero(dataset.train)
+    some = np.random.default_rng(3).permutation(training)[:EVALUATION_IMAGES]
+    return {"train": np.sort(some), "test": np.flatnonzero(~dataset.train)}
+
+
 def evaluate(network: nn.Module, data: Images, criterion: Callable[..., torch.Tensor]) -> tuple[float, float]:
     """Mean loss by `criterion` (one of `LOSSES`) and accuracy on `data` in eval mode, leaving the network as it was.
 
@@ -356,7 +373,7 @@ def _allocate(path: Path, job: TrainJob, dataset_path: Path) -> None:
     dataset = read_dataset(dataset_path)
     network = outline_for(job, *dataset.shape)
     table = state.table(network)
-    steps = checkpoint_steps(job.iterations)
+    steps = job.steps
     group = arrays.create_group(path, {"classes": dataset.classes, "image": list(dataset.images.shape[1:])})
     arrays.write(group, "seed", ("seed",), job.seeds, long_name="seed of initialisation and data order")
     arrays.write(group, "step", ("step",), steps, long_name="updates made so far")
@@ -365,13 +382,12 @@ def _allocate(path: Path, job: TrainJob, dataset_path: Path) -> None:
     arrays.create(group, "weights", ("seed", "step", "parameter"), shape, job.model.dtype, cell=2, **about)
 
 
-def _write_logs(path: Path, states: xr.Dataset, every: int | None) -> None:
+def _write_logs(path: Path, states: xr.Dataset, evaluations: list[int]) -> None:
     """Write what the seeds logged, and where their training stands, next to the weights."""
     group = arrays.reopen(path)
     iterations = np.arange(1, states.sizes["iteration"] + 1)
     arrays.write(group, "iteration", ("iteration",), iterations, long_name="number of the update")
-    looked_at = evaluation_steps(len(iterations), every)
-    arrays.write(group, "evaluation", ("evaluation",), looked_at, long_name="updates made when looked at")
+    arrays.write(group, "evaluation", ("evaluation",), evaluations, long_name="updates made when looked at")
     for name, logged in states.data_vars.items():
         ordered = logged.transpose("seed", ...)
         # What is as long as the network is one file for each seed.

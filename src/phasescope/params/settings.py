@@ -1,6 +1,6 @@
 """All settings: params.yaml read with one reader and one model, and cut into each stage's share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from phasescope import own
+from phasescope import checkpoints, own
 from phasescope.errors import UserError, unknown, word
 from phasescope.params.activations import ActivationsSettings
 from phasescope.params.base import KNOWN, OWN, Name, Section
@@ -95,14 +95,22 @@ def read(path: Path) -> Settings:
     return settings
 
 
-def shares(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Each stage's share of the settings, by the name of the file under `configs/` that it is written to."""
+def shares(settings: Settings, recorded: Mapping[str, TrainJob] | None = None) -> dict[str, dict[str, Any]]:
+    """Each stage's share of the settings, by the name of the file under `configs/` that it is written to.
+
+    Of checkpoints that others saved and that are not here, it says what was `recorded` of them.
+
+    Raises:
+        UserError: there are none, and nothing is recorded of them.
+    """
     files: dict[str, dict[str, Any]] = {}
     for name, dataset in settings.datasets.items():
         files[f"datasets/{name}.json"] = {**dataset.model_dump(), "code": own.digests(dataset.source)}
     for name, run in settings.runs.items():
         code = own.digests(run.model.name) | own.digests(run.train.loss)
         job = TrainJob(dataset=run.dataset, model=run.model, code=code, **run.train.model_dump())
+        if job.checkpoints is not None:
+            job = _imported(name, job, (recorded or {}).get(name))
         files[f"runs/{name}/train.json"] = job.model_dump()
         for section in PER_RUN.keys() - {"train"}:
             files[f"runs/{name}/{section}.json"] = getattr(run, section).model_dump()
@@ -124,6 +132,22 @@ def shares(settings: Settings) -> dict[str, dict[str, Any]]:
     )
     files["figures.json"] = figures.model_dump()
     return files
+
+
+def _imported(run: str, job: TrainJob, recorded: TrainJob | None) -> TrainJob:
+    """The same with the files of its checkpoints, their seeds and their last step."""
+    where = f"runs.{run}.train.checkpoints"
+    try:
+        files = checkpoints.find(str(job.checkpoints))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    if not files and recorded is not None and recorded.checkpoints == job.checkpoints:
+        files = recorded.files
+    if not files:
+        raise UserError(f"{where}: no file in {checkpoints.FOLDER}/ is like {job.checkpoints!r}")
+    seeds = [int(seed) for seed in files]
+    job = job.model_copy(update={"files": files, "seeds": seeds})
+    return job.model_copy(update={"iterations": max(1, job.steps[-1])})
 
 
 def _solved(run: RunSettings, settings: Settings) -> SolvedRun | None:

@@ -4,8 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from phasescope.checkpoints import Files
 from phasescope.params.base import EACH_ONCE, EITHER, KNOWN, OWN, Name, OwnName, Section, is_own
 from phasescope.params.models import ModelSettings
+from phasescope.schedule import checkpoint_steps, evaluation_steps
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Loss = Literal["cross-entropy", "hinge", "mse", "half-squared-error"]
@@ -43,6 +45,9 @@ class TrainSettings(Section):
     betas: Annotated[list[Rate], Field(min_length=2, max_length=2)] = [0.9, 0.98]
     #: sgd: added to the gradient; adamw: decoupled from it.
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
+    #: Train nothing, but take checkpoints that others saved: their paths in checkpoints/, with {step} for the number of
+    #: updates, and {seed} if there are several. What is left then of this section: `loss` and `target`.
+    checkpoints: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     #: Besides at checkpoints, look at the loss and accuracy of training and test samples after every so many updates.
     evaluate_every: Annotated[int, Field(ge=1, le=10**7)] | None = None
 
@@ -66,6 +71,21 @@ class TrainJob(TrainSettings):
     model: ModelSettings
     #: Of a network and a loss of the user's own: digests of the files that they are in (`own.digests`).
     code: dict[str, str] = {}
+
+    #: Of checkpoints that others saved: path and SHA-256 of every file, by seed and step.
+    files: Files = {}
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints."""
+        if self.files:
+            return [int(step) for step in next(iter(self.files.values()))]
+        return checkpoint_steps(self.iterations)
+
+    @property
+    def evaluations(self) -> list[int]:
+        """The steps at which loss and accuracy are looked at."""
+        return self.steps if self.files else evaluation_steps(self.iterations, self.evaluate_every)
 
     @property
     def network(self) -> dict[str, Any]:
