@@ -66,6 +66,22 @@ def curve(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="the run's folder, such as runs/digits-vgg8")],
+    step: Annotated[int, typer.Option(help="of the checkpoint")],
+    seed: Annotated[int, typer.Option(help="of the checkpoint")] = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="file to write", show_default="RUN-seed-K-step-S.safetensors")
+    ] = None,
+) -> None:
+    """Write the weights of a checkpoint as safetensors, with where they come from.
+
+    They load into the plain network: network.load_state_dict(safetensors.torch.load_file(FILE)).
+    """
+    sys.exit(guarded(lambda: _export(run, step, seed, output)))
+
+
+@app.command()
 def theory(
     model: Annotated[str | None, typer.Argument(help="feature-strength or linear-network (default: both)")] = None,
     outputs: Annotated[
@@ -120,6 +136,16 @@ def clear(
 ) -> None:
     """Remove finished cells; what is needed of them again will be computed again."""
     sys.exit(guarded(lambda: _clear(project, kind or [], unused)))
+
+
+def _export(path: Path, step: int, seed: int, output: Path | None) -> None:
+    from phasescope.export import export as write
+    from phasescope.run import open_run
+
+    run = open_run(path)
+    file = output or Path(f"{run.name}-seed-{seed}-step-{step}.safetensors")
+    write(run, seed, step, file)
+    print(file)
 
 
 def _budget(project: Path) -> None:

@@ -15,6 +15,7 @@ from phasescope.store.manifest import Manifest, StoreError
 from phasescope.store.run import StoredRun, labelled
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from xarray import DataArray
 
@@ -65,6 +66,27 @@ class Run(StoredRun):
         """
         return self._settings(ActivationsSettings, self._recording)
 
+    def weights(self, seed: int, step: int) -> "dict[str, torch.Tensor]":
+        """The state_dict of a checkpoint as its training left it, running statistics of BatchNorm included.
+
+        No network is made for it, so that this needs no code of the run's own.
+
+        Raises:
+            UserError: there is no such checkpoint.
+            StoreError: the store is absent, incomplete or damaged.
+        """
+        import torch
+
+        weights = self._checkpoint(seed, step)
+        vector = torch.from_numpy(weights.values)
+        return {
+            entry["name"]: vector[entry["offset"] : entry["offset"] + entry["length"]]
+            .reshape(entry["shape"])
+            .to(getattr(torch, entry["dtype"]))
+            .clone()
+            for entry in weights.attrs["table"]
+        }
+
     def model(self, seed: int, step: int) -> "nn.Module":
         """The network at a checkpoint, in eval mode, with BatchNorm as its activations were taken.
 
@@ -79,16 +101,12 @@ class Run(StoredRun):
         from phasescope.models import state
         from phasescope.models.batchnorm import use_batch_statistics
 
-        if seed not in self.seeds or step not in self.steps:
-            raise UserError(
-                f"{self.path}: no checkpoint of seed {seed}, step {step}; seeds {self.seeds}, steps {self.steps}"
-            )
+        weights = self._checkpoint(seed, step)
         if self._recording.entry("extra.train", str) != self._training.digest:
             raise StoreError(f"{self.path}: its activations are of another training than it holds; run `dvc repro`")
         cell = {"seed": seed, "step": step}
         mode = self.recorded_with.batchnorm
         network = self._network()
-        weights = self._weights.sel(cell)
         state.unflatten(network, torch.from_numpy(weights.values), weights.attrs["table"])
         if mode == "batch":
             use_batch_statistics(network)
@@ -96,6 +114,14 @@ class Run(StoredRun):
             stored = labelled(self.recorded, "batchnorm", ("seed", "step", "statistic"), self._recording)
             state.unflatten_batchnorm(network, torch.from_numpy(stored.sel(cell).values))
         return network.eval()
+
+    def _checkpoint(self, seed: int, step: int) -> "DataArray":
+        """The flat vector of a checkpoint, (parameter,)."""
+        if seed not in self.seeds or step not in self.steps:
+            raise UserError(
+                f"{self.path}: no checkpoint of seed {seed}, step {step}; seeds {self.seeds}, steps {self.steps}"
+            )
+        return self._weights.sel(seed=seed, step=step)
 
     @property
     def normalises(self) -> bool:

@@ -69,6 +69,16 @@ class StoredRun:
         return self.root / "datasets" / name
 
     @property
+    def training_digest(self) -> str:
+        """SHA-256 of the manifest of its training."""
+        return self._training.digest
+
+    @property
+    def trained_on(self) -> str:
+        """Digest of the manifest of the dataset that it was trained on."""
+        return self._training.entry("extra.dataset", str)
+
+    @property
     def dataset_digest(self) -> str:
         """Digest of the manifest of the dataset that the activations were taken of."""
         return self._recording.entry("extra.dataset.digest", str)
