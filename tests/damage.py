@@ -20,10 +20,10 @@ SEED, STEP, TAPS = 5, 2, ["logits", "predense"]
 
 #: Where files of each kind are in a project.
 KINDS = {
-    "weights": "runs/*/train/arrays.zarr/weights/c/**/*",
-    "activations": "runs/*/activations/arrays.zarr/*/c/**/*",
-    "results": "results/*/*/arrays.zarr/*/c/**/*",
-    "dataset": "datasets/*/arrays.zarr/*/c/**/*",
+    "weights": "runs/*/train/arrays.zarr/weights/c*",
+    "activations": "runs/*/activations/arrays.zarr/*/c*",
+    "results": "results/*/*/arrays.zarr/*/c*",
+    "dataset": "datasets/*/arrays.zarr/*/c*",
     "manifest": "**/manifest.json",
     "metadata": "**/arrays.zarr/zarr.json",
     "metadata of an array": "**/arrays.zarr/*/zarr.json",

@@ -32,7 +32,7 @@ def run(tiny):
 
 def shard(root: Path, tap: str, seed: int, step: int) -> Path:
     """The file of a cell, by the positions of its seed and step."""
-    return root / "runs" / "tiny" / "activations" / arrays.GROUP / tap / "c" / str(seed) / str(step) / "0" / "0"
+    return root / "runs" / "tiny" / "activations" / arrays.GROUP / tap / f"c.{seed}.{step}.0.0"
 
 
 def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
@@ -81,7 +81,7 @@ def test_extras_that_nobody_knows_are_passed_over(tiny):
 def test_the_digest_of_a_shard_is_that_of_its_file(tiny, run):
     file = shard(tiny, "predense", 1, 2)
     assert run.shard_digest("predense", 1, 2) == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert "has no arrays.zarr/predense/c/1/3/0/0" in refusal(lambda: run.shard_digest("predense", 1, 3))
+    assert "has no file of predense at (1, 3)" in refusal(lambda: run.shard_digest("predense", 1, 3))
 
 
 # --- damage

@@ -130,10 +130,10 @@ def test_paths_with_nothing_to_check(folder, tmp_path):
 @pytest.mark.parametrize(
     "pattern",
     [
-        "runs/*/train/arrays.zarr/weights/c/*/*/*",
-        "runs/*/activations/arrays.zarr/*/c/**/*",
-        "results/*/*/arrays.zarr/*/c/**/*",
-        "datasets/digits/arrays.zarr/*/c/**/*",
+        "runs/*/train/arrays.zarr/weights/c*",
+        "runs/*/activations/arrays.zarr/*/c*",
+        "results/*/*/arrays.zarr/*/c*",
+        "datasets/digits/arrays.zarr/*/c*",
         "figures/*.*[!n]",
         "**/manifest.json",
         "**/zarr.json",
@@ -273,7 +273,7 @@ def test_only_what_is_damaged_is_removed(folder):
     """Not what another version wrote, nor what a link leads to."""
     newer = Path("runs/small/train", MANIFEST)
     newer.write_text(sealed({**json.loads(newer.read_bytes()), "format": 99}))
-    link = Path("results/small/decode/arrays.zarr/fvu/c/0/0/0/0")
+    link = Path("results/small/decode/arrays.zarr/fvu/c.0.0.0.0")
     link.rename(folder / "elsewhere")
     link.symlink_to(folder / "elsewhere")
     flip = Path(WEIGHTS.replace("small", "flat"), "0/0/0")
