@@ -136,25 +136,25 @@ def bomb_of_zeros(store: Path) -> None:
                 described[key].update(shape=[2, 3 << 30])
                 described[key]["chunk_grid"]["configuration"]["chunk_shape"] = [2, 3 << 30]
 
-    (store / arrays.GROUP / "last_rng" / "c.0.0").write_bytes(compressed(6 << 30))
+    (store / arrays.GROUP / "last_rng" / "c" / "0" / "0").write_bytes(compressed(6 << 30))
     change_metadata(store, change)
 
 
 def bomb_in_a_chunk(store: Path) -> None:
     """A chunk that decodes to more than its array holds."""
-    (store / arrays.GROUP / "last_rng" / "c.0.0").write_bytes(compressed(300 << 20))
+    (store / arrays.GROUP / "last_rng" / "c" / "0" / "0").write_bytes(compressed(300 << 20))
     consistent(store)
 
 
 def bomb_without_a_length(store: Path) -> None:
     """A frame that does not say how much it decodes to."""
     frame = compressed(300 << 20)
-    (store / arrays.GROUP / "last_rng" / "c.0.0").write_bytes(frame[:4] + b"\0\x58" + frame[13:])
+    (store / arrays.GROUP / "last_rng" / "c" / "0" / "0").write_bytes(frame[:4] + b"\0\x58" + frame[13:])
     consistent(store)
 
 
 def bomb_in_a_shard(store: Path) -> None:
-    path = store / arrays.GROUP / "weights" / "c.0.0.0"
+    path = store / arrays.GROUP / "weights" / "c" / "0" / "0" / "0"
     frame = compressed(20 << 20)
     path.write_bytes(struct.pack("<QQ", 20, len(frame)) + b"crc!" + frame)
     consistent(store)
@@ -179,7 +179,7 @@ def many_texts(store: Path) -> None:
         described["iteration"]["codecs"][0] = {"name": "vlen-utf8"}
 
     text = struct.pack("<I", 2**32 - 1) + bytes(64)
-    (store / arrays.GROUP / "iteration" / "c.0").write_bytes(zstd.compress(text))
+    (store / arrays.GROUP / "iteration" / "c" / "0").write_bytes(zstd.compress(text))
     change_metadata(store, change)
 
 
@@ -233,7 +233,7 @@ BLOSC = {"name": "blosc", "configuration": {"cname": "lz4", "clevel": 1, "shuffl
 HOSTILE = {
     "a manifest of 10 GB": sparse(manifest.MANIFEST),
     "metadata of 10 GB": sparse(METADATA),
-    "a shard of 10 GB": sparse(f"{arrays.GROUP}/weights/c.0.0.0"),
+    "a shard of 10 GB": sparse(f"{arrays.GROUP}/weights/c/0/0/0"),
     "a length of 10^400": listed_as({"bytes": 10**400, "sha256": "0" * 64}),
     "a length below 0": listed_as({"bytes": -1, "sha256": "0" * 64}),
     "a manifest of many lists": lambda store: (store / manifest.MANIFEST).write_text("[" + "[]," * 2_700_000 + "[]]"),

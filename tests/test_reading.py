@@ -32,7 +32,7 @@ def run(tiny):
 
 def shard(root: Path, tap: str, seed: int, step: int) -> Path:
     """The file of a cell, by the positions of its seed and step."""
-    return root / "runs" / "tiny" / "activations" / arrays.GROUP / tap / f"c.{seed}.{step}.0.0"
+    return root / "runs" / "tiny" / "activations" / arrays.GROUP / tap / "c" / str(seed) / str(step) / "0" / "0"
 
 
 def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
