@@ -37,7 +37,7 @@ faults: setup  ## kill and fail every file operation of a small run: nothing hal
 	pytest --slow -q -s tests/test_faults.py
 
 .PHONY: bench
-bench: setup  ## run every benchmark, beside what it is compared with (an hour or so, on an otherwise quiet machine)
+bench: setup  ## run every benchmark, beside what it is compared with (on an otherwise quiet machine)
 	@for each in $(filter-out benchmarks/side_by_side.py,$(sort $(wildcard benchmarks/*.py))); do \
 	    echo "== $$each"; python $$each || exit 1; \
 	done

@@ -124,7 +124,7 @@ def reading(folder: Path, packed: Path, tap: str, told: str, repeats: int, rates
     fresh()
     step = opened["tap"].sizes["step"] - 1
     cell = opened["tap"].isel(seed=0, step=step).values
-    file = folder / arrays.GROUP / tap / "c" / "0" / str(step) / "0" / "0"
+    file = folder / arrays.GROUP / tap / f"c.0.{step}.0.0"
     member = f"{tap}-0-{step}"
 
     def ours() -> np.ndarray:

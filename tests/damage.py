@@ -20,10 +20,10 @@ SEED, STEP, TAPS = 5, 2, ["logits", "predense"]
 
 #: Where files of each kind are in a project.
 KINDS = {
-    "weights": "runs/*/train/arrays.zarr/weights/c/**/*",
-    "activations": "runs/*/activations/arrays.zarr/*/c/**/*",
-    "results": "results/*/*/arrays.zarr/*/c/**/*",
-    "dataset": "datasets/*/arrays.zarr/*/c/**/*",
+    "weights": "runs/*/train/arrays.zarr/weights/**/*",
+    "activations": "runs/*/activations/arrays.zarr/*/**/*",
+    "results": "results/*/*/arrays.zarr/*/**/*",
+    "dataset": "datasets/*/arrays.zarr/*/**/*",
     "manifest": "**/manifest.json",
     "metadata": "**/arrays.zarr/zarr.json",
     "metadata of an array": "**/arrays.zarr/*/zarr.json",
@@ -32,7 +32,8 @@ KINDS = {
 
 def files(root: Path, kind: str) -> list[Path]:
     """The files of a kind in the project at `root`, in a fixed order."""
-    return sorted(path for path in root.glob(KINDS[kind]) if path.is_file())
+    found = (path for path in root.glob(KINDS[kind]) if path.is_file())
+    return sorted(path for path in found if path.name != "zarr.json" or kind.startswith("metadata"))
 
 
 def flip(path: Path, rng: np.random.Generator) -> None:

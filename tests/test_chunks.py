@@ -121,7 +121,7 @@ def test_only_the_cells_that_are_asked_for_are_opened(store, monkeypatch, key, f
     opened, read_file = [], verified.read_file
     monkeypatch.setattr(verified, "read_file", lambda *given: opened.append(given[1]) or read_file(*given))
     lazy.isel(key).load()
-    assert sorted(opened) == [f"{arrays.GROUP}/float16/c/{file}/0/0" for file in files]
+    assert sorted(opened) == [f"{arrays.GROUP}/float16/c.{file}.0.0" for file in files]
 
 
 def index(change):

@@ -214,14 +214,14 @@ def test_mistakes_are_told_in_one_line(origin, clone, tmp_path):
 def test_an_object_that_was_not_pushed_or_is_damaged_is_named(origin, clone, tmp_path):
     shutil.copytree(origin.parent / "remote", tmp_path / "remote")
     call(clone, "dvc", "remote", "add", "--quiet", "--local", "partial", str(tmp_path / "remote"))
-    shard = origin / "runs" / "tiny" / "activations" / arrays.GROUP / "wide" / "c" / "1" / "2" / "0" / "0"
+    shard = origin / "runs" / "tiny" / "activations" / arrays.GROUP / "wide" / "c.1.2.0.0"
     digest = hashlib.md5(shard.read_bytes()).hexdigest()
     stored = tmp_path / "remote" / "files" / "md5" / digest[:2] / digest[2:]
     cell = phasescope.open_run("runs/tiny", repo=clone, remote="partial").activations("wide").sel(seed=5, step=2)
     stored.chmod(0o644)
     data = stored.read_bytes()
     stored.write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
-    told = "runs/tiny/activations/arrays.zarr/wide/c/1/2/0/0 (wide of seed 5, step 2)"
+    told = "runs/tiny/activations/arrays.zarr/wide/c.1.2.0.0 (wide of seed 5, step 2)"
     with pytest.raises(StoreError) as caught:
         cell.load()
     assert f"{told} is not as it was written: `dvc push` it where it was made" in str(caught.value)

@@ -118,7 +118,7 @@ def test_any_reader_opens_the_store(project):
 
 def test_the_store_is_one_file_per_cell_and_few_others(project):
     read = manifest.read(project / "runs" / "r" / "activations", "activations")
-    assert len([name for name in read.files if "/c/" in name]) < 2 * 6 * 5 + 15
+    assert len([name for name in read.files if "/c." in name]) < 2 * 6 * 5 + 15
     assert not (project / "runs" / "r" / ".scratch").exists()
 
 

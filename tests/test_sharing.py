@@ -242,8 +242,8 @@ def test_a_push_that_was_killed_goes_on_with_what_is_missing(site, made):
     assert contents(bob.path / "runs") == contents(made.path / "runs")
 
 
-SHARD = "activations/arrays.zarr/predense/c/0/3/0/0"
-WEIGHTS = "train/arrays.zarr/weights/c/1/2/0"
+SHARD = "activations/arrays.zarr/predense/c.0.3.0.0"
+WEIGHTS = "train/arrays.zarr/weights/c.1.2.0"
 BELIEVING = "dvc remote modify --local store verify false"
 
 

@@ -158,7 +158,7 @@ def sharded(path, dtype=np.float16, samples=3001, features=700):
 
 def test_a_cell_is_one_file_with_inner_chunks_and_other_cells_read_as_nan(tmp_path):
     array, values = sharded(tmp_path / "s.zarr")
-    files = [p for p in (tmp_path / "s.zarr" / "a" / "c").rglob("*") if p.is_file()]
+    files = list((tmp_path / "s.zarr" / "a").glob("c*"))
     assert len(files) == 1
     assert 1 << 20 < np.prod(array.chunks) * 2 <= 2 << 20
     np.testing.assert_array_equal(array[1, 0], values)
@@ -169,7 +169,7 @@ def test_a_cell_of_zeros_is_written_all_the_same(tmp_path):
     group = arrays.create_group(tmp_path / "z.zarr")
     array = arrays.create(group, "a", ("seed", "feature"), (2, 10), np.int8, cell=1)
     arrays.write_cell(array, (0,), np.zeros(10, np.int8))
-    assert len([p for p in (tmp_path / "z.zarr" / "a" / "c").rglob("*") if p.is_file()]) == 1
+    assert len(list((tmp_path / "z.zarr" / "a").glob("c*"))) == 1
 
 
 def test_tensorstore_reads_the_same_numbers_and_labels(tmp_path):
@@ -182,7 +182,7 @@ def test_tensorstore_reads_the_same_numbers_and_labels(tmp_path):
 
 def test_a_flipped_bit_in_a_shard_is_an_error_and_never_a_wrong_number(tmp_path):
     _, values = sharded(tmp_path / "s.zarr", samples=200, features=50)
-    shard = next(p for p in (tmp_path / "s.zarr" / "a" / "c").rglob("*") if p.is_file())
+    shard = next(p for p in (tmp_path / "s.zarr" / "a").glob("c*"))
     whole = shard.read_bytes()
     rng = np.random.default_rng(0)
     for position in rng.integers(0, 8 * len(whole), 50).tolist():
@@ -259,7 +259,7 @@ def test_of_two_processes_that_write_the_same_one_wins_and_the_other_says_so(tmp
 
 def test_a_damaged_shard_is_named_when_it_is_read(tmp_path):
     sharded(tmp_path / "s.zarr", samples=200, features=50)
-    shard = next(p for p in (tmp_path / "s.zarr" / "a" / "c").rglob("*") if p.is_file())
+    shard = next(p for p in (tmp_path / "s.zarr" / "a").glob("c*"))
     shard.write_bytes(shard.read_bytes()[:-100])
     lazy = xr.open_zarr(tmp_path / "s.zarr", chunks=None)["a"]
     with pytest.raises(

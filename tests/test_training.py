@@ -225,7 +225,7 @@ def test_the_store_says_what_it_holds(trained):
     assert read.extra["weights"].keys() == {"3", "5"}
     assert len(set(read.extra["weights"]["3"].values())) == 7
     # One file for each checkpoint's weights, few for everything else.
-    shards = [name for name in read.files if name.startswith(f"{arrays.GROUP}/weights/c/")]
+    shards = [name for name in read.files if name.startswith(f"{arrays.GROUP}/weights/c.")]
     assert len(shards) == 2 * 7
     assert len(read.files) < len(shards) + 36
 

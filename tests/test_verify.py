@@ -130,10 +130,10 @@ def test_paths_with_nothing_to_check(folder, tmp_path):
 @pytest.mark.parametrize(
     "pattern",
     [
-        "runs/*/train/arrays.zarr/weights/c/*/*/*",
-        "runs/*/activations/arrays.zarr/*/c/**/*",
-        "results/*/*/arrays.zarr/*/c/**/*",
-        "datasets/digits/arrays.zarr/*/c/**/*",
+        "runs/*/train/arrays.zarr/weights/c*",
+        "runs/*/activations/arrays.zarr/*/c*",
+        "results/*/*/arrays.zarr/*/c*",
+        "datasets/digits/arrays.zarr/*/c*",
         "figures/*.*[!n]",
         "**/manifest.json",
         "**/zarr.json",
@@ -165,8 +165,8 @@ def test_no_flipped_bit_is_silent(folder, pattern):
 
 
 def test_everything_that_is_wrong_is_listed_at_once(folder):
-    Path(WEIGHTS, "1/3/0").unlink()
-    cut = Path(LOGITS, "0/2/0/0")
+    Path(f"{WEIGHTS}.1.3.0").unlink()
+    cut = Path(f"{LOGITS}.0.2.0.0")
     length = cut.stat().st_size
     cut.write_bytes(cut.read_bytes()[:-3])
     Path("results/flat/decode/notes.txt").write_text("mine")
@@ -174,7 +174,7 @@ def test_everything_that_is_wrong_is_listed_at_once(folder):
     lines = problems()
     assert sorted(lines) == sorted(
         [
-            f"{WEIGHTS}/1/3/0 (run small, weights of seed 1, step 4): is missing; {MEND}",
+            f"{WEIGHTS}.1.3.0 (run small, weights of seed 1, step 4): is missing; {MEND}",
             f"{cut} (run small, logits of seed 0, step 2): has {length - 3} bytes, and {length} were written; {MEND}",
             "results/flat/decode/notes.txt: is not in the manifest; remove it",
             "figures has no manifest.json, so it is not complete: remove it and run `dvc repro`, "
@@ -184,7 +184,7 @@ def test_everything_that_is_wrong_is_listed_at_once(folder):
 
 
 def test_a_foreign_shard_of_the_right_length_takes_hashing(folder):
-    shard = Path(LOGITS, "1/5/0/0")
+    shard = Path(f"{LOGITS}.1.5.0.0")
     shard.write_bytes(np.random.default_rng(0).bytes(shard.stat().st_size))
     assert checked().exit_code == 0
     (line,) = problems("--full")
@@ -193,21 +193,21 @@ def test_a_foreign_shard_of_the_right_length_takes_hashing(folder):
 
 
 def test_swapped_shards_are_named_both(folder):
-    swap(f"{WEIGHTS}/0/1/0", f"{WEIGHTS}/1/4/0")
+    swap(f"{WEIGHTS}.0.1.0", f"{WEIGHTS}.1.4.0")
     lines = problems("--full")
     assert [line.partition(":")[0] for line in lines] == [
-        f"{WEIGHTS}/0/1/0 (run small, weights of seed 0, step 1)",
-        f"{WEIGHTS}/1/4/0 (run small, weights of seed 1, step 8)",
+        f"{WEIGHTS}.0.1.0 (run small, weights of seed 0, step 1)",
+        f"{WEIGHTS}.1.4.0 (run small, weights of seed 1, step 8)",
     ]
 
 
 def test_a_shard_in_the_place_of_another_is_recognised(folder):
     """Of the same length, as shards that do not compress are."""
     train = Path("runs/small/train")
-    for name in ("0/1", "1/4"):
-        Path(WEIGHTS, name, "0").write_bytes(np.random.default_rng(len(name) + int(name[0])).bytes(1000))
+    for name in ("0.1", "1.4"):
+        Path(f"{WEIGHTS}.{name}.0").write_bytes(np.random.default_rng(len(name) + int(name[0])).bytes(1000))
     rewrite(train)
-    swap(f"{WEIGHTS}/0/1/0", f"{WEIGHTS}/1/4/0")
+    swap(f"{WEIGHTS}.0.1.0", f"{WEIGHTS}.1.4.0")
     first, second = problems("--full", str(train))
     assert ": holds weights of seed 1, step 8; " in first
     assert ": holds weights of seed 0, step 1; " in second
@@ -256,27 +256,28 @@ def test_what_is_not_here_cannot_be_compared(folder):
 
 
 def test_links_and_special_files_are_not_followed(folder):
-    target = Path(WEIGHTS, "0/0/0")
+    target = Path(f"{WEIGHTS}.0.0.0")
     target.rename(folder / "elsewhere")
     target.symlink_to(folder / "elsewhere")
     os.mkfifo("runs/small/train/pipe")  # opening it would wait for ever
-    shutil.move(f"{WEIGHTS}/1", "elsewhere-1")
-    Path(WEIGHTS, "1").symlink_to(folder / "elsewhere-1", target_is_directory=True)
+    losses = Path("runs/small/train/arrays.zarr/loss")
+    shutil.move(losses, "elsewhere-1")
+    losses.symlink_to(folder / "elsewhere-1", target_is_directory=True)
     lines = problems("--full", "runs/small/train")
-    assert sum(": is missing;" in line for line in lines) == 6
+    assert sum(": is missing;" in line for line in lines) == 2
     assert sum(": is no plain file;" in line for line in lines) == 1
     assert sum(": is not in the manifest;" in line for line in lines) == 2
-    assert len(lines) == 9
+    assert len(lines) == 5
 
 
 def test_only_what_is_damaged_is_removed(folder):
     """Not what another version wrote, nor what a link leads to."""
     newer = Path("runs/small/train", MANIFEST)
     newer.write_text(sealed({**json.loads(newer.read_bytes()), "format": 99}))
-    link = Path("results/small/decode/arrays.zarr/fvu/c/0/0/0/0")
+    link = Path("results/small/decode/arrays.zarr/fvu/c.0.0.0.0")
     link.rename(folder / "elsewhere")
     link.symlink_to(folder / "elsewhere")
-    flip = Path(WEIGHTS.replace("small", "flat"), "0/0/0")
+    flip = Path(f"{WEIGHTS.replace('small', 'flat')}.0.0.0")
     flip.write_bytes(flip.read_bytes()[:-1] + b"\0")
     result = checked("--mend")
     assert result.exit_code == 1
@@ -336,7 +337,7 @@ def test_cells_computed_again_are_the_same_bits(folder):
 
 
 def test_a_swapped_checkpoint_behind_consistent_manifests_is_found(folder):
-    swap(f"{WEIGHTS}/0/2/0", f"{WEIGHTS}/0/5/0")
+    swap(f"{WEIGHTS}.0.2.0", f"{WEIGHTS}.0.5.0")
     rewrite_run("small")
     assert checked("--full").exit_code == 0
     lines = problems("--regenerate", "100", "runs/small")

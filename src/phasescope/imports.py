@@ -68,6 +68,6 @@ def _run(tree: ast.AST) -> Iterator[ast.AST]:
     """All nodes of a syntax tree, but for what `if TYPE_CHECKING:` keeps from being run."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            continue
+            node = ast.Module(node.orelse, [])
         yield node
         yield from _run(node)

@@ -68,13 +68,16 @@ def _require_code_of_record() -> None:
     """Refuse to run code that is not the one DVC takes it for: somebody edits it while the stages before it run.
 
     Raises:
-        UserError: a file was changed since `resolve` wrote its digest.
+        UserError: a file was changed since `resolve` wrote its digest, or what it wrote is damaged.
     """
     script = Path(str(sys.modules["__main__"].__file__))
+    record = CODE / f"{script.stem}.json"
     try:
-        recorded = json.loads((CODE / f"{script.stem}.json").read_bytes())
+        recorded = json.loads(record.read_bytes())
     except FileNotFoundError:  # nothing is recorded that could be wrong
         return
+    except ValueError:
+        raise damaged(record) from None
     edited = changed(script, recorded)
     if edited:
         raise UserError(f"{', '.join(edited)}: changed since `dvc repro` began; run `dvc repro` again")

@@ -40,8 +40,9 @@ RUN = "tiny"
 #: Each stage with the directory it makes.
 STAGES = {"train": f"runs/{RUN}/train", "activations": f"runs/{RUN}/activations", "decode": f"results/{RUN}/decode"}
 FAULTS = {"kill": 0, "ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES}
-#: What may fail and the stage go on: tidying up after everything is in place, and a link, where a copy will do.
-TIDYING = ("unlink", "rmdir", "link")
+#: What may fail and the stage go on: tidying up after everything is in place, a link, where a copy will do, and making
+#: a folder that another thread makes at the same moment.
+DISPENSABLE = ("unlink", "rmdir", "link", "mkdir")
 #: Finished cells, for going on with. They may stay, and must not change a result.
 CACHE = ".phasescope"
 #: One of these begins each place that a message can name.
@@ -182,7 +183,7 @@ def judge(attempt: Attempt, operation: str, code: int, said: str, lost: list[str
     if attempt.fault == "kill":
         return "killed", "" if code == -signal.SIGKILL else ended
     if code == 0:
-        harmless = operation.split()[0] in TIDYING and not said and not lost
+        harmless = operation.split()[0] in DISPENSABLE and not said and not lost
         return "went on", "" if harmless else ended
     if code != 1 or said.count("\n") != 1:
         return "more than a line", ended

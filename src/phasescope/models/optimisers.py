@@ -1,7 +1,7 @@
 """The optimisers, and what they keep of each parameter as one array.
 
 In the functions of torch.optim, not in its classes: the first that is made imports torch's compiler, which takes every
-process 1.2 s of a processor (docs/performance.md).
+process 1.2 s of a processor (docs/log.md).
 """
 
 from typing import Any

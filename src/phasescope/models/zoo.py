@@ -135,7 +135,7 @@ def outline(settings: ModelSettings, channels: int, resolution: int, classes: in
 
     No weight is drawn or even written, and the random numbers stay as they are. What passes through is a batch of no
     images, of which all shapes are known and nothing is computed. (On torch's meta device the first weight that is
-    drawn, the first BatchNorm or dense layer imports torch's compiler: 1.2 s of a processor; docs/performance.md.)
+    drawn, the first BatchNorm or dense layer imports torch's compiler: 1.2 s of a processor; docs/log.md.)
 
     Raises:
         ValueError: as `build`.

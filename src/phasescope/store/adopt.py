@@ -14,6 +14,7 @@ import xarray as xr
 from phasescope.store import arrays, manifest
 from phasescope.store.cache import CellCache
 from phasescope.store.manifest import Manifest, StoreError
+from phasescope.store.names import placed
 
 
 def adopt(path: Path, cache: CellCache) -> int:
@@ -51,9 +52,9 @@ def addresses(path: Path, cache: CellCache) -> set[str]:
 
 def _files(found: Manifest, layers: dict[str, Any]) -> list[tuple[str, str]]:
     """Key and file of every cell that is a file of its own."""
-    names = {tuple(name.split("/")[:5]): name for name in found.files}
+    names = {(array, *(place or ())[:2]): name for name in found.files for array, place in [placed(name)]}
     return [
-        (key, names[(arrays.GROUP, layer, "c", str(seed), str(step))])
+        (key, names[layer, seed, step])
         for layer, keys in layers.items()
         for (seed, step), key in np.ndenumerate(np.array(keys, dtype=object))
     ]

@@ -68,6 +68,8 @@ def create(
         compressors=ZstdCodec(level=1, checksum=True),
         fill_value=np.nan if dtype.kind == "f" else ("" if dtype.kind in "UTO" else 0),
         dimension_names=dims,
+        # With slashes every index of a chunk is a folder, through each of which DVC walks for each stage that reads it.
+        chunk_key_encoding={"name": "default", "separator": "."},
         attributes=_sorted({"units": units, **attributes}),
         config={"write_empty_chunks": True},
         overwrite=True,

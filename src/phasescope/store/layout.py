@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from phasescope.store.files import StoreError, plain, remedy, require_few_parts
 from phasescope.store.manifest import Manifest
-from phasescope.store.names import damaged
+from phasescope.store.names import damaged, placed
 
 #: The name of the Zarr group inside every committed directory, beside its manifest.
 GROUP = "arrays.zarr"
@@ -93,13 +93,14 @@ class _Regular(_Strict):
     configuration: _Grid
 
 
-class _Slash(_Strict):
-    separator: Literal["/"]
+class _Separator(_Strict):
+    #: Dots. Stores of before have a slash, and with it a folder for every index.
+    separator: Literal[".", "/"]
 
 
 class _Keys(_Strict):
     name: Literal["default"]
-    configuration: _Slash
+    configuration: _Separator
 
 
 class ArrayMetadata(_Strict):
@@ -156,10 +157,14 @@ class ArrayMetadata(_Strict):
         """How many files there are along each dimension."""
         return tuple(-(-length // part) for length, part in zip(self.shape, self.file_shape, strict=True))
 
+    def file(self, name: str, place: tuple[int, ...]) -> str:
+        """The file at this place of the grid of an array of this name, as a manifest lists it."""
+        return f"{GROUP}/{name}/{self.chunk_key_encoding.configuration.separator.join(['c', *map(str, place)])}"
+
     def files(self, name: str) -> Iterator[str]:
-        """The files of an array of this name, as a manifest lists them."""
-        for index in itertools.product(*map(range, self.grid)):
-            yield "/".join([GROUP, name, "c", *map(str, index)])
+        """The files of an array of this name."""
+        for place in itertools.product(*map(range, self.grid)):
+            yield self.file(name, place)
 
     def fault(self) -> str | None:
         """What about the shapes is not as phasescope writes them, if anything."""
@@ -216,8 +221,9 @@ def checked(manifest: Manifest, text: bytes) -> GroupMetadata:
         ) from None
     listed: dict[str, int] = {}
     for file in manifest.files:
-        name = file.removeprefix(f"{GROUP}/").partition("/c")[0]
-        listed[name] = listed.get(name, 0) + file.endswith("/c") + ("/c/" in file)
+        name, place = placed(file)
+        if place is not None:
+            listed[name] = listed.get(name, 0) + 1
     for name, array in group.arrays.items():
         fault = array.fault() or _fault_of_files(manifest, name, array, listed.get(name, 0))
         if not plain(name) or "/" in name or fault:

@@ -9,6 +9,7 @@ import xarray as xr
 from phasescope.store import arrays, commit, manifest
 from phasescope.store.files import Place, plain, remedy
 from phasescope.store.manifest import Manifest, StoreError
+from phasescope.store.names import placed
 from phasescope.store.verified import open_verified
 
 
@@ -111,11 +112,18 @@ class StoredRun:
         Raises:
             StoreError: there is no such file, or the manifest is absent or damaged.
         """
-        file = f"{arrays.GROUP}/{array}/c/{seed_index}/{step_index}/0/0"
-        if file not in self._recording.files:
-            raise StoreError(f"{self._recording.path} has no {file}: remove it and run `dvc repro`")
-        digest: str = self._recording.files[file]["sha256"]
+        digest = self._shards.get((array, (seed_index, step_index, 0, 0)))
+        if digest is None:
+            raise StoreError(
+                f"{self._recording.path} has no file of {array} at ({seed_index}, {step_index}): remove it and run "
+                "`dvc repro`"
+            )
         return digest
+
+    @cached_property
+    def _shards(self) -> dict[tuple[str, tuple[int, ...] | None], str]:
+        """SHA-256 of the files of the activations, by array and place."""
+        return {placed(file): str(entry["sha256"]) for file, entry in self._recording.files.items()}
 
     def weights_digest(self, seed: int, step: int) -> str:
         """SHA-256 of the weights of a checkpoint, as the manifest of the training has it.

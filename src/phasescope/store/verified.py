@@ -18,7 +18,7 @@ from xarray.core import indexing
 from phasescope.errors import UserError
 from phasescope.store import chunks
 from phasescope.store.files import JSON_BYTES, StoreError, read_file, remedy
-from phasescope.store.layout import GROUP, METADATA, ArrayMetadata, check_frames, checked
+from phasescope.store.layout import METADATA, ArrayMetadata, check_frames, checked
 from phasescope.store.manifest import Manifest
 from phasescope.store.names import damaged
 
@@ -108,7 +108,7 @@ class _Values(BackendArray):
 
     def _read(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
         def fetched(place: tuple[int, ...]) -> bytes:
-            return self._files.get("/".join([GROUP, self._name, "c", *map(str, place)]), self._array)
+            return self._files.get(self._array.file(self._name, place), self._array)
 
         try:
             return chunks.read(self._array, key, fetched)
