@@ -109,10 +109,10 @@ def test_arrays_of_no_dimension_no_length_and_of_text(store):
 @pytest.mark.parametrize(
     ("key", "files"),
     [
-        ({"seed": 1, "step": 2}, ["1/2"]),
-        ({"seed": 1, "step": 2, "sample": [0, 22]}, ["1/2"]),
-        ({"seed": 0, "step": [0, 2]}, ["0/0", "0/2"]),
-        ({"seed": 1, "step": slice(0, 2)}, ["1/0", "1/1"]),
+        ({"seed": 1, "step": 2}, ["1.2"]),
+        ({"seed": 1, "step": 2, "sample": [0, 22]}, ["1.2"]),
+        ({"seed": 0, "step": [0, 2]}, ["0.0", "0.2"]),
+        ({"seed": 1, "step": slice(0, 2)}, ["1.0", "1.1"]),
         ({"sample": slice(7, 7)}, []),
     ],
 )
