@@ -27,12 +27,14 @@ def main() -> None:
         run = StoredRun(name)
         measures = {measure: run.measure(measure) for measure in MEASURES}
         transfers = {target: run.measure(f"transfer-{target}") for target in job.transfers[name]}
+        measured = {own: run.measure(f"measure-{own}") for own in job.measured[name]}
         results[name] = Results(
             job.datasets[name],
             phases=phases[name],
             times=times[name],
             scaled=job.scaled.get(name),
             transfers=transfers,
+            measured=measured,
             **measures,
         )
     solved, network = (read_theory(stage.THEORY / model).load() for model in ("feature-strength", "linear-network"))

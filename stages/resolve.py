@@ -34,7 +34,9 @@ def main() -> None:
     replace(stage.CODE, {f"{script.stem}.json": digests(script) for script in scripts})
     for source in {*EMBEDDED, *filter(is_own, (dataset.source for dataset in settings.datasets.values()))}:
         note_unwatched(source, {name for name, dataset in settings.datasets.items() if dataset.source == source})
-    remove_stale(set(settings.runs), {(to.run, f"transfer-{to.dataset}") for to in settings.transfer.values()})
+    named = {(to.run, f"transfer-{to.dataset}") for to in settings.transfer.values()}
+    named |= {(measure.run, f"measure-{name}") for name, measure in settings.measures.items()}
+    remove_stale(set(settings.runs), named)
     wide_console().print(table(budget(settings, stage.DATASETS)))
 
 
@@ -72,15 +74,17 @@ def note_unwatched(source: str, names: set[str]) -> None:
             file.unlink()
 
 
-def remove_stale(runs: set[str], transfers: set[tuple[str, str]]) -> None:
-    """Remove results of runs and transfers that params.yaml no longer has; `phases` and `figures` depend on all.
+def remove_stale(runs: set[str], named: set[tuple[str, str]]) -> None:
+    """Remove results of runs that params.yaml no longer has, and those that are not `named` of what has names there.
+
+    `phases` and `figures` depend on all results.
 
     Only directories that phasescope completed go; DVC's cache still has them, and the run's stores stay.
     """
     for folder in stage.RESULTS.glob("*"):
         if folder.is_dir():
             for result in folder.iterdir():
-                wanted = not result.name.startswith("transfer-") or (folder.name, result.name) in transfers
+                wanted = not result.name.startswith(("transfer-", "measure-")) or (folder.name, result.name) in named
                 if not (folder.name in runs and wanted) and (result / MANIFEST).exists():
                     shutil.rmtree(result)
             if not any(folder.iterdir()):

@@ -43,6 +43,7 @@ complexity: {line_samples: 4, points: 3}
 kernel: {probes: 8}
 transfer:
   ink: {run: alpha, dataset: digits, labels: [ink]}
+measures: {}
 figures:
   dpi: 40
 """

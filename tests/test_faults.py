@@ -29,6 +29,7 @@ runs:
 train: {seeds: [0, 1], iterations: 1, batch_size: 32}
 activations: {taps: [logits], train_samples: 20, test_samples: 10}
 transfer: {}
+measures: {}
 """
 
 

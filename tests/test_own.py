@@ -12,10 +12,13 @@ from conftest import BARE
 from phasescope import own
 from phasescope.data.sources import load as load_dataset
 from phasescope.errors import UserError
+from phasescope.measures.own import measure
+from phasescope.measures.samples import Samples
 from phasescope.models.taps import shapes
 from phasescope.models.zoo import build, outline
 from phasescope.params.activations import ActivationsSettings, Tap
 from phasescope.params.datasets import DatasetSettings
+from phasescope.params.measures import OwnMeasureJob
 from phasescope.params.models import ModelSettings
 from phasescope.params.settings import shares
 from phasescope.params.train import TrainJob
@@ -73,6 +76,19 @@ def short(channels, resolution):
     return {**load(channels, resolution), "test_labels": np.zeros(3)}
 """
 
+MEASURE = """
+import numpy as np
+
+def spread(activations, train, scale=1.0):
+    return scale * activations[train].std(dtype=float)
+
+def several(activations, labels, shape):
+    return {"mean": activations.mean(dtype=float), "rank": len(shape) + labels.max()}
+
+def array(activations):
+    return activations.mean(axis=0)
+"""
+
 
 @pytest.fixture
 def name(tmp_path, monkeypatch, request) -> str:
@@ -82,6 +98,7 @@ def name(tmp_path, monkeypatch, request) -> str:
     (tmp_path / "own" / f"{name}.py").write_text(NETWORK.format(helper=f"{name}_helper"))
     (tmp_path / "own" / f"{name}_helper.py").write_text("WIDTH = 3\n")
     (tmp_path / "own" / f"{name}_data.py").write_text(DATA)
+    (tmp_path / "own" / f"{name}_measure.py").write_text(MEASURE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(own.TRUST, "1")
     monkeypatch.syspath_prepend(tmp_path)  # so that what `load` adds to the path is taken off again
@@ -223,3 +240,46 @@ def test_mistakes_in_settings_are_told_where_they_are(name, mistakes):
     ]
     (told,) = mistakes(BARE.replace("{name: vgg8}", f"{name}:nothing"))
     assert told.startswith(f"runs.small.model: {name}:nothing: gives a int")
+
+
+def test_a_measure_of_ones_own_is_of_each_cell(name):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(2, 3, 20, 6)).astype(np.float32)
+    coords = {"seed": [1, 2], "step": [0, 1, 2], "sample": np.arange(20)}
+    shape = {"feature_shape": [6]}
+    activations = xr.DataArray(values, coords, ("seed", "step", "sample", "feature"), attrs=shape)
+    samples = Samples(rng.normal(size=(20, 9)), np.arange(20) % 4, np.arange(20) < 15, 4, (1, 3, 3))
+    job = OwnMeasureJob(function=f"{name}_measure:spread", arguments={"scale": 2}, code={})
+    found = measure(activations, samples, job)
+    np.testing.assert_allclose(found["value"], 2 * values[:, :, :15].astype(float).std(axis=(2, 3)), rtol=1e-6)
+    job = OwnMeasureJob(function=f"{name}_measure:several", values=["rank", "mean"], code={})
+    found = measure(activations, samples, job)
+    np.testing.assert_allclose(found["mean"], values.mean(axis=(2, 3), dtype=float))
+    assert (found["rank"] == 4).all()
+    for function, names, told in (
+        ("array", [], r"a number is expected, or names in `values` and a mapping; got an array \(6,\)"),
+        ("several", [], "a number is expected, or names in `values` and a mapping; got dict"),
+        ("several", ["mean"], "a mapping with the `values` mean is expected; got mean, rank"),
+        ("spread", ["mean"], "a mapping with the `values` mean is expected; got float"),
+    ):
+        job = OwnMeasureJob(function=f"{name}_measure:{function}", values=names, code={})
+        with pytest.raises(UserError, match=told):
+            measure(activations, samples, job)
+
+
+def test_its_settings_are_told_where_they_are(name, mistakes, params):
+    entry = "{run: small, function: NAME_measure:spread, arguments: {scale: 3}}".replace("NAME", name)
+    (share,) = [
+        content
+        for file, content in shares(resolve(params(f"{BARE}measures: {{spread: {entry}}}"))).items()
+        if file == "measures/spread.json"
+    ]
+    assert list(share["code"]) == [f"own/{name}_measure.py"]
+    for change, told in (
+        (("small", "smal"), "measures.spread.run: unknown run 'smal'; did you mean 'small'?"),
+        ((f"{name}_measure:spread", "spread"), "measures.spread.function: expected `module:function`, one of your own"),
+        (("scale: 3}", "scale: 3}, values: [step]"), "measures.spread.values[0]: 'step' is what every number has"),
+        ((":spread", ":sprad"), f"measures.spread.function: {name}_measure:sprad: {name}_measure has no function"),
+    ):
+        (line,) = mistakes(f"{BARE}measures: {{spread: {entry.replace(*change)}}}")
+        assert line.startswith(told)

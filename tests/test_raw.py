@@ -308,6 +308,7 @@ datasets:
 runs:
   small: {dataset: flowers, model: {name: f0}}
 transfer: {}
+measures: {}
 """
 WATCH = "stages/dvc.yaml:watch"
 

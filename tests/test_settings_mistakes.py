@@ -12,7 +12,7 @@ TRAIN_KEYS = (
     "warmup, weight_decay"
 )
 TOP_KEYS = (
-    "activations, complexity, datasets, decode, distributions, figures, information, kernel, phases, probe, runs, "
+    "activations, complexity, datasets, decode, distributions, figures, information, kernel, measures, phases, probe, runs, "
     "theory, train, transfer"
 )
 RUN_KEYS = "activations, complexity, dataset, decode, distributions, information, kernel, model, probe, train"

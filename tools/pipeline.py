@@ -76,6 +76,12 @@ STAGES: dict[str, dict[str, Any]] = {
             "provenance/runs/${item.run}/transfer-${item.dataset}.json",
         ],
     },
+    # The dataset of the run has no name here; what the activations were taken of changes with it.
+    "measure": {
+        "foreach": "${measures}",
+        "deps": ["configs/measures/${key}.json", "runs/${item.run}/activations"],
+        "outs": ["results/${item.run}/measure-${key}", "provenance/runs/${item.run}/measure-${key}.json"],
+    },
     "phases": {
         "deps": ["configs/phases.json", "results"],
         "outs": [*(f"metrics/{name}.csv" for name in METRICS), "provenance/phases.json"],

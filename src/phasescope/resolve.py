@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from phasescope import own
 from phasescope.errors import UserError, unknown
 from phasescope.measures.decoders import deconvolution
 from phasescope.models.batchnorm import normalises
@@ -34,12 +35,25 @@ def resolve(path: Path) -> Settings:
         _unfit_targets,
     )
     # A network that is to tell what its samples do not have, or that is not made, cannot be looked at.
-    mistakes = list(_unfit_numbers(settings)) or list(_unmade_networks(settings))
+    mistakes = [*_unfit_numbers(settings), *_unknown_functions(settings)] or list(_unmade_networks(settings))
     if not mistakes:
         mistakes = [mistake for check in checks for mistake in check(settings)]
     if mistakes:
         raise UserError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return settings
+
+
+def _unknown_functions(settings: Settings) -> Iterator[str]:
+    """Functions of the user's own that are not there, or cannot be imported."""
+    named = {f"datasets.{name}.source": dataset.source for name, dataset in settings.datasets.items()}
+    named |= {f"runs.{name}.train.loss": run.train.loss for name, run in settings.runs.items()}
+    named |= {f"measures.{name}.function": measure.function for name, measure in settings.measures.items()}
+    for where, function in named.items():
+        if is_own(function):
+            try:
+                own.load(function)
+            except UserError as error:
+                yield f"{where}: {error}"
 
 
 def _unfit_numbers(settings: Settings) -> Iterator[str]:

@@ -11,6 +11,7 @@ from phasescope.figures import (
     information,
     initialisation,
     kernel,
+    measured,
     timescales,
     transfer,
 )
@@ -50,6 +51,8 @@ def _together(results: Mapping[str, Results], settings: FiguresSettings) -> Iter
     for name, cases in (("figure-6", transfer.to_datasets(results)), ("figure-7", transfer.to_properties(results))):
         if cases:
             yield transfer.transfers(name, cases, results, settings)
+    if any(result.measured for result in results.values()):
+        yield measured.measures(results)
     if any(result.distributions is not None for result in results.values()):
         yield distributions.statistics(results)
     informed = {run: result for run, result in results.items() if result.information is not None}

@@ -47,6 +47,8 @@ class FiguresJob(FiguresSettings):
     datasets: dict[Name, Name]
     #: The datasets that each run is transferred to.
     transfers: dict[Name, list[Name]]
+    #: The measures of the user's own of each run.
+    measured: dict[Name, list[Name]]
     #: The runs that theory knows the reconstruction loss of.
     solved: dict[Name, SolvedRun]
     #: The runs that belong to a family of initialisation scales.

@@ -20,6 +20,7 @@ from phasescope.params.distributions import DistributionsSettings
 from phasescope.params.figures import FiguresJob, FiguresSettings, ScaledRun, SolvedRun
 from phasescope.params.information import InformationSettings
 from phasescope.params.kernel import KernelSettings
+from phasescope.params.measures import MeasureJob, MeasureSettings
 from phasescope.params.models import OF_TOKENS, ModelSettings
 from phasescope.params.phases import PhasesJob, PhasesSettings
 from phasescope.params.probe import ProbeSettings
@@ -72,6 +73,7 @@ class Settings(Section):
     complexity: ComplexitySettings = ComplexitySettings()
     kernel: KernelSettings = KernelSettings()
     transfer: dict[Name, TransferSettings] = {}
+    measures: dict[Name, MeasureSettings] = {}
     phases: PhasesSettings = PhasesSettings()
     theory: TheorySettings = TheorySettings()
     figures: FiguresSettings = FiguresSettings()
@@ -108,24 +110,29 @@ def shares(settings: Settings, recorded: Mapping[str, TrainJob] | None = None) -
         files[f"datasets/{name}.json"] = {**dataset.model_dump(), "code": own.digests(dataset.source)}
     for name, run in settings.runs.items():
         code = own.digests(run.model.name) | own.digests(run.train.loss)
-        job = TrainJob(dataset=run.dataset, model=run.model, code=code, **run.train.model_dump())
-        if job.checkpoints is not None:
-            job = _imported(name, job, (recorded or {}).get(name))
-        files[f"runs/{name}/train.json"] = job.model_dump()
+        training = TrainJob(dataset=run.dataset, model=run.model, code=code, **run.train.model_dump())
+        if training.checkpoints is not None:
+            training = _imported(name, training, (recorded or {}).get(name))
+        files[f"runs/{name}/train.json"] = training.model_dump()
         for section in PER_RUN.keys() - {"train"}:
             files[f"runs/{name}/{section}.json"] = getattr(run, section).model_dump()
     for name, transfer in settings.transfer.items():
         files[f"transfer/{name}.json"] = transfer.model_dump()
+    for name, measure in settings.measures.items():
+        job = MeasureJob(code=own.digests(measure.function), **measure.model_dump())
+        files[f"measures/{name}.json"] = job.model_dump()
     runs = list(settings.runs)
     files["theory.json"] = settings.theory.model_dump()
     files["phases.json"] = PhasesJob(runs=runs, **settings.phases.model_dump()).model_dump()
     transfers = {run: [t.dataset for t in settings.transfer.values() if t.run == run] for run in runs}
+    measured = {run: [name for name, m in settings.measures.items() if m.run == run] for run in runs}
     datasets = {name: run.dataset for name, run in settings.runs.items()}
     solved = {name: found for name, run in settings.runs.items() if (found := _solved(run, settings)) is not None}
     figures = FiguresJob(
         runs=runs,
         datasets=datasets,
         transfers=transfers,
+        measured=measured,
         solved=solved,
         scaled=_scaled(settings),
         **settings.figures.model_dump(),
@@ -272,6 +279,11 @@ def _inconsistent(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
                         where = _path(["runs", name, "model", "name"])
                         told = f"the source of {dataset!r} is {source}: choose another network or dataset"
                         yield where, f"{model} reads pairs of tokens, which binary-operation has, and {told}"
+    measures = content.get("measures")
+    for name, measure in measures.items() if isinstance(measures, dict) else []:
+        match measure:
+            case {"run": str(run)} if run not in runs:
+                yield _path(["measures", name, "run"]), unknown(run, list(runs), "run")
     transfers = content.get("transfer")
     first: dict[tuple[str, str], str] = {}
     for name, transfer in transfers.items() if isinstance(transfers, dict) else []:
@@ -351,6 +363,8 @@ def _explanation(detail: Any, location: list[Any]) -> str:
             return f"{value!r} is no name; names are {allowed}"
         case "string_pattern_mismatch" if OWN.tag in detail["loc"]:
             return f"expected a known name, or `module:function` for one of your own; got {_shown(value)}"
+        case "string_pattern_mismatch" if location[-1] == "function":
+            return f"expected `module:function`, one of your own in own/ or installed; got {_shown(value)}"
         case "value_error":
             return f"{context['error']}; got {_shown(value)}"
         case "model_type":
