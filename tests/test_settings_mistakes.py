@@ -12,8 +12,8 @@ TRAIN_KEYS = (
     "warmup, weight_decay"
 )
 TOP_KEYS = (
-    "activations, complexity, datasets, decode, distributions, figures, information, kernel, measures, phases, probe, runs, "
-    "theory, train, transfer"
+    "activations, complexity, datasets, decode, distributions, figures, information, kernel, measures, phases, probe, "
+    "runs, theory, train, transfer"
 )
 RUN_KEYS = "activations, complexity, dataset, decode, distributions, information, kernel, model, probe, train"
 MODEL_KEYS = "bias, depth, dtype, initialisation, initialisation_scale, name, nonlinearity, units, width"

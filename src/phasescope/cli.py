@@ -22,29 +22,49 @@ from phasescope.store.manifest import StoreError
 
 Project = Annotated[Path, typer.Argument(help="the project's folder")]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 cache_app = typer.Typer(no_args_is_help=True, help="See or clear the finished cells that are kept.")
 app.add_typer(cache_app, name="cache")
 
 
+def _examples(*lines: str) -> str:
+    """What stands below a command's options; the first character keeps the lines apart."""
+    return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
 @app.callback()
 def main() -> None:
-    """See the learning phases of neural networks."""
+    """See the learning phases of neural networks.
+
+    The pipeline itself is run by `dvc repro`. These commands look at what it made, and bring things in and out.
+    """
 
 
-@app.command()
+@app.command(epilog=_examples("phasescope show", "phasescope show ~/other-project"))
 def show(project: Project = Path()) -> None:
-    """Print phases, time scales and mechanisms of all runs as tables, and where the figures are."""
+    """Print the phases, time scales and mechanisms of all runs."""
     sys.exit(guarded(lambda: _show(project)))
 
 
-@app.command()
+@app.command("ls", epilog=_examples("phasescope ls"))
+def list_runs(project: Project = Path()) -> None:
+    """List the runs that are here, at a glance.
+
+    Their networks, seeds, steps, bytes and taps, and the phases of the first tap.
+    """
+    sys.exit(guarded(lambda: _list(project)))
+
+
+@app.command(epilog=_examples("phasescope budget"))
 def budget(project: Project = Path()) -> None:
-    """Print what every run will keep and compute: bytes, files, fits, and hours on this machine."""
+    """Print what every run will keep and compute.
+
+    Bytes, files and fits as params.yaml has them, and hours on this machine.
+    """
     sys.exit(guarded(lambda: _budget(project)))
 
 
-@app.command()
+@app.command(epilog=_examples("phasescope convergence --tolerance 0.05", "phasescope convergence --run digits-vgg8"))
 def convergence(
     project: Project = Path(),
     tolerance: Annotated[
@@ -52,20 +72,31 @@ def convergence(
     ] = 0.02,
     run: Annotated[str | None, typer.Option(help="of this run alone")] = None,
 ) -> None:
-    """Print where trained decoders ended further from the exact one, their optimum, than the tolerance."""
+    """Print which trained decoders ended far from their optimum.
+
+    Far is a training loss that is above that of the exact decoder by more than the tolerance.
+    """
     sys.exit(guarded(lambda: _convergence(project, tolerance, run)))
 
 
-@app.command()
+@app.command(epilog=_examples("phasescope curve runs/digits-vgg8", "phasescope curve runs/digits-vgg8 --tap predense"))
 def curve(
     run: Annotated[Path, typer.Argument(help="the run's folder, such as runs/digits-vgg8")],
     tap: Annotated[str | None, typer.Option(help="the layer (default: the first that there is)")] = None,
 ) -> None:
-    """Print the losses and accuracies of a run at one layer, a row for every step."""
+    """Print the losses and accuracies of a run at one layer.
+
+    A row for every step; means over the seeds, ± the standard deviation.
+    """
     sys.exit(guarded(lambda: _curve(run, tap)))
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "phasescope export runs/digits-vgg8 --step 64",
+        "phasescope export runs/digits-vgg8 --step 64 --seed 2 --output best.safetensors",
+    )
+)
 def export(
     run: Annotated[Path, typer.Argument(help="the run's folder, such as runs/digits-vgg8")],
     step: Annotated[int, typer.Option(help="of the checkpoint")],
@@ -74,14 +105,20 @@ def export(
         Path | None, typer.Option(help="file to write", show_default="RUN-seed-K-step-S.safetensors")
     ] = None,
 ) -> None:
-    """Write the weights of a checkpoint as safetensors, with where they come from.
+    """Write a checkpoint as safetensors, with where it comes from.
 
-    They load into the plain network: network.load_state_dict(safetensors.torch.load_file(FILE)).
+    It loads into the plain network: network.load_state_dict(safetensors.torch.load_file(FILE)).
     """
     sys.exit(guarded(lambda: _export(run, step, seed, output)))
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "phasescope theory",
+        "phasescope theory feature-strength --outputs 10,100 --strengths 2",
+        "phasescope theory linear-network --widths 100,10000",
+    )
+)
 def theory(
     model: Annotated[str | None, typer.Argument(help="feature-strength or linear-network (default: both)")] = None,
     outputs: Annotated[
@@ -102,7 +139,14 @@ def theory(
     sys.exit(guarded(lambda: _theory(model, outputs, strengths, widths)))
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "phasescope verify",
+        "phasescope verify runs/digits-vgg8 --full",
+        "phasescope verify --regenerate 3",
+        "phasescope verify --full --mend && dvc pull",
+    )
+)
 def verify(
     paths: Annotated[
         list[Path] | None, typer.Argument(help="projects, parts of them, or kept directories (default: this folder)")
@@ -118,24 +162,40 @@ def verify(
         bool, typer.Option("--mend", help="remove damaged files, in DVC's cache too, so that they can come back")
     ] = False,
 ) -> None:
-    """Check what is kept against its manifests, and say everything that is wrong, a line each."""
+    """Check what is kept against its manifests.
+
+    Everything that is wrong is said, a line each; the exit code is 1 then.
+    """
     sys.exit(guarded(lambda: _verify(paths or [Path()], full or mend, regenerate, seed, mend)))
 
 
-@cache_app.command("list")
+@cache_app.command("list", epilog=_examples("phasescope cache list"))
 def list_cells(project: Project = Path()) -> None:
-    """Print how many cells are kept, of what kind, and how many bytes they take."""
+    """Print how many cells are kept, of what kind, and their bytes."""
     sys.exit(guarded(lambda: wide_console().print(_cells(stage.cache(project)))))
 
 
-@cache_app.command()
+@cache_app.command(
+    epilog=_examples("phasescope cache clear --unused", "phasescope cache clear --kind decode --kind probe")
+)
 def clear(
     project: Project = Path(),
     kind: Annotated[list[str] | None, typer.Option(help="clear these kinds alone, as `list` names them")] = None,
     unused: Annotated[bool, typer.Option("--unused", help="keep the cells of what is in runs/ and results/")] = False,
 ) -> None:
-    """Remove finished cells; what is needed of them again will be computed again."""
+    """Remove finished cells; what is needed is computed again."""
     sys.exit(guarded(lambda: _clear(project, kind or [], unused)))
+
+
+def _list(project: Path) -> None:
+    from phasescope import listing
+
+    runs = list(listing.listed(project))
+    metrics = project / stage.METRICS
+    wide_console().print(listing.table(runs, stage.phases(project) if metrics.exists() else {}))
+    for run in runs:
+        for what in run.damaged:
+            print(what)
 
 
 def _export(path: Path, step: int, seed: int, output: Path | None) -> None:
