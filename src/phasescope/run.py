@@ -26,10 +26,12 @@ S = TypeVar("S", bound=Section)
 class Run(StoredRun):
     """A run of the project: activations, weights, measures, and the networks themselves.
 
-    >>> run = open_run("runs/digits-vgg8")                             # doctest: +SKIP
-    >>> run.activations("predense").sel(seed=0, step=1024)             # doctest: +SKIP
-    >>> run.measure("decode")["fvu"].mean("seed")                      # doctest: +SKIP
-    >>> network = run.model(seed=0, step=1024)                         # doctest: +SKIP
+    >>> run = open_run("runs/digits-vgg8")
+    >>> run.activations("predense").sel(seed=0, step=16).dims
+    ('sample', 'feature')
+    >>> run.measure("decode")["fvu"].mean("seed").dims
+    ('step', 'layer', 'decoder')
+    >>> network = run.model(seed=0, step=16)
     """
 
     #: Whether a network that the user's own code makes may be made: see `open_run`.
@@ -40,17 +42,28 @@ class Run(StoredRun):
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds that were trained."""
+        """The seeds that were trained.
+
+        >>> open_run("runs/digits-vgg8").seeds
+        [0, 1]
+        """
         return [int(seed) for seed in self._weights["seed"].values]
 
     @property
     def steps(self) -> list[int]:
-        """The steps of the checkpoints."""
+        """The steps of the checkpoints.
+
+        >>> open_run("runs/digits-vgg8").steps
+        [0, 1, 2, 4, 8, 16]
+        """
         return [int(step) for step in self._weights["step"].values]
 
     @property
     def trained_with(self) -> TrainJob:
         """The settings of its training.
+
+        >>> open_run("runs/digits-vgg8").trained_with.optimiser
+        'sgd'
 
         Raises:
             StoreError: the store is absent or damaged, or another version wrote it.
@@ -61,6 +74,9 @@ class Run(StoredRun):
     def recorded_with(self) -> ActivationsSettings:
         """The settings that its activations were taken with.
 
+        >>> [tap.name for tap in open_run("runs/digits-vgg8").recorded_with.taps]
+        ['logits', 'predense']
+
         Raises:
             StoreError: the store is absent or damaged, or another version wrote it.
         """
@@ -70,6 +86,10 @@ class Run(StoredRun):
         """The state_dict of a checkpoint as its training left it, running statistics of BatchNorm included.
 
         No network is made for it, so that this needs no code of the run's own.
+
+        >>> weights = open_run("runs/digits-vgg8").weights(seed=0, step=16)
+        >>> weights["blocks.0.0.weight"].shape
+        torch.Size([2, 1, 3, 3])
 
         Raises:
             UserError: there is no such checkpoint.
@@ -91,6 +111,10 @@ class Run(StoredRun):
         """The network at a checkpoint, in eval mode, with BatchNorm as its activations were taken.
 
         It gives the stored activations again, for the images `(pixel − mean) / std` of the run's dataset.
+
+        >>> network = open_run("runs/digits-vgg8").model(seed=0, step=16)
+        >>> network.training
+        False
 
         Raises:
             UserError: there is no such checkpoint, or the network is made by code that is not trusted or there.
@@ -185,6 +209,12 @@ def open_run(
 
     With `repo` it is read without pulling anything: from the DVC repository at that path or git URL, what is not in
     its workspace or cache straight from its remote. `path` is then relative to the repository.
+
+    >>> open_run("runs/digits-vgg8")
+    Run('.../runs/digits-vgg8')
+    >>> open_run("runs/digits-vg8")
+    Traceback (most recent call last):
+    phasescope.errors.UserError: runs/digits-vg8: no such run; runs holds digits-vgg8, ...
 
     Args:
         path: of the run's folder.

@@ -98,6 +98,12 @@ class StoredRun:
 
         `sample` carries the coordinates label, split ("train" or "test") and index (in the dataset).
 
+        >>> activations = StoredRun("digits-vgg8").activations("predense")
+        >>> activations.dims
+        ('seed', 'step', 'sample', 'feature')
+        >>> activations.sel(seed=0, step=16)[activations["split"] == "test"].sizes["sample"]
+        50
+
         Raises:
             StoreError: the store is absent or damaged, or has no such tap.
         """
@@ -135,6 +141,10 @@ class StoredRun:
 
     def measure(self, name: str) -> xr.Dataset:
         """The result of a measure such as "decode", on (seed, step, layer).
+
+        >>> probe = StoredRun("digits-vgg8").measure("probe")
+        >>> probe["accuracy"].dims
+        ('seed', 'step', 'layer', 'classifier')
 
         Raises:
             StoreError: the result is absent, incomplete or damaged.
