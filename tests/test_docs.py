@@ -14,6 +14,7 @@ from phasescope.params.distributions import DistributionsSettings
 from phasescope.params.figures import FiguresSettings
 from phasescope.params.information import InformationSettings
 from phasescope.params.kernel import KernelSettings
+from phasescope.params.measures import MeasureSettings
 from phasescope.params.phases import PhasesSettings
 from phasescope.params.probe import ProbeSettings
 from phasescope.params.theory import FeatureStrengthSettings, LinearNetworkSettings
@@ -42,13 +43,8 @@ def modules(folder):
 def test_every_picture_and_page_that_is_linked_is_there():
     for document in (
         "README.md",
-        "docs/settings.md",
-        "docs/sharing.md",
-        "docs/log.md",
-        "docs/theory.md",
-        "docs/linear-network.md",
-        "docs/kernel.md",
         "CONTRIBUTING.md",
+        *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
     ):
         for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", (ROOT / document).read_text()):
             assert ((ROOT / document).parent / target).exists(), (document, target)
@@ -63,6 +59,7 @@ def test_every_picture_and_page_that_is_linked_is_there():
         ("decode", DecodeSettings),
         ("probe", ProbeSettings),
         ("transfer", TransferSettings),
+        ("measures", MeasureSettings),
         ("distributions", DistributionsSettings),
         ("information", InformationSettings),
         ("complexity", ComplexitySettings),
