@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from torch import nn
 
 import phasescope
 from conftest import BARE
@@ -14,7 +15,7 @@ from phasescope.data.sources import load as load_dataset
 from phasescope.errors import UserError
 from phasescope.measures.own import measure
 from phasescope.measures.samples import Samples
-from phasescope.models.taps import shapes
+from phasescope.models.taps import Capture, shapes
 from phasescope.models.zoo import build, outline
 from phasescope.params.activations import ActivationsSettings, Tap
 from phasescope.params.datasets import DatasetSettings
@@ -124,6 +125,17 @@ def test_torchvisions_networks_go_by_their_names():
     assert shapes(network, [Tap(name="logits"), Tap(name="predense")], 3, 32) == {"logits": (7,), "predense": (512,)}
     with pytest.raises(UserError, match=r"unknown network of torchvision 'resnet17'; did you mean 'resnet1"):
         build(ModelSettings(name="torchvision:resnet17"), 3, 32, 7)
+
+
+def test_a_tap_is_what_its_module_gave_also_where_the_next_one_writes_into_it():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True))
+    images = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    with Capture(model, [Tap(name="0"), Tap(name="1")]) as capture, torch.no_grad():
+        model(images)
+        found = capture.read()
+        torch.testing.assert_close(found["0"], model[0](images))
+    assert (found["0"] < 0).any()
+    assert torch.equal(found["1"], found["0"].relu())
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,11 @@ class Capture:
         return {name: activations.flatten(1) for name, activations in self._selected().items()}
 
     def _keep(self, name: str, value: object) -> None:
-        self._outputs[name] = value.detach() if isinstance(value, torch.Tensor) else value
+        if isinstance(value, torch.Tensor):
+            value = value.detach()
+            if not isinstance(self._model, Network):  # whose next module may write into it
+                value = value.clone()
+        self._outputs[name] = value
 
     def _selected(self) -> dict[str, torch.Tensor]:
         return {tap.name: _value(self._model, tap, self._outputs[tap.name]) for tap in self._taps}
