@@ -218,7 +218,7 @@ OF_F0 = "name one of softmax, logits, predense or the path of a module such as '
             "['a b']",
             [
                 "activations.taps[0].name: "
-                "expected letters, digits, `.`, `_` and `-`, a letter first, got the text 'a b'"
+                "expected letters, digits, `.`, `_` and `-`, none of the last two first, got the text 'a b'"
             ],
         ),
     ],

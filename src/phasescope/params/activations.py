@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from phasescope.params.base import Section
 
-TapName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=200)]
+TapName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]
 
 
 class Tap(Section):

@@ -344,7 +344,7 @@ EXPECTED = {
     "less_than_equal": "a number of at most {le:.15g}",
     "too_short": "{min_length} or more entries",
     "too_long": "{max_length} entries or fewer",
-    "string_pattern_mismatch": "letters, digits, `.`, `_` and `-`, a letter first",
+    "string_pattern_mismatch": "letters, digits, `.`, `_` and `-`, none of the last two first",
     "string_too_long": "{max_length} characters or fewer",
 }
 
