@@ -8,15 +8,15 @@ from phasescope.params.settings import read
 from phasescope.resolve import resolve
 
 TRAIN_KEYS = (
-    "batch_size, betas, evaluate_every, iterations, learning_rate, loss, momentum, optimiser, sampling, seeds, target, "
-    "warmup, weight_decay"
+    "batch_size, betas, checkpoints, evaluate_every, iterations, learning_rate, loss, momentum, optimiser, sampling, "
+    "seeds, target, warmup, weight_decay"
 )
 TOP_KEYS = (
     "activations, complexity, datasets, decode, distributions, figures, information, kernel, measures, phases, probe, "
     "runs, theory, train, transfer"
 )
 RUN_KEYS = "activations, complexity, dataset, decode, distributions, information, kernel, model, probe, train"
-MODEL_KEYS = "bias, depth, dtype, initialisation, initialisation_scale, name, nonlinearity, units, width"
+MODEL_KEYS = "arguments, bias, depth, dtype, initialisation, initialisation_scale, name, nonlinearity, units, width"
 NETWORKS = "f0, mlp, vgg8, vgg11, vgg13, vgg16, resnet10, embedding-mlp, transformer-1, transformer-2"
 SOURCES = (
     "digits, mnist, fashion-mnist, cifar10, cifar100, image-folder, feature-strength, binary-operation, "
@@ -61,8 +61,8 @@ SOURCES = (
         ),
         (
             "model: {name: f0}",
-            "model: f0",
-            f"runs.flat.model: expected a group of settings ({MODEL_KEYS}), got the text 'f0'",
+            "model: [f0]",
+            f"runs.flat.model: expected a group of settings ({MODEL_KEYS}), got ['f0']",
         ),
         ("    model: {name: f0}\n", "", "runs.flat.model: is missing"),
         (
