@@ -356,6 +356,8 @@ def new_project(path: Path) -> Project:
         shutil.copytree(ROOT / name, path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, path)
+    for name in ("own", "checkpoints"):
+        (path / name).mkdir()
     (path / "params.yaml").write_text(PARAMS)
     project.call("git", "init", "--quiet")
     project.call("dvc", "init", "--quiet")

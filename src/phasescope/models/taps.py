@@ -39,7 +39,9 @@ def places(model: nn.Module, taps: Sequence[Tap]) -> dict[str, Place]:
     paths = {path: Place(module) for path, module in model.named_modules() if path}
     named = {"softmax": Place(model), "logits": Place(model)}
     dense = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if dense:
+    if isinstance(model, Network):
+        named["predense"] = Place(model.get_submodule("flatten"))
+    elif dense:
         named["predense"] = Place(dense[-1], before=True)
     if isinstance(model, Network) and "conv-2" in TAPS[model.name]:
         named["conv-2"] = Place(list(model.get_submodule("blocks").children())[-2])
