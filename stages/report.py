@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from phasescope import mechanisms, phases, provenance, stage, timescales
@@ -102,17 +103,17 @@ def _bytes(kept: manifest.Manifest) -> int:
 
 def recorded(job: FiguresJob) -> Iterator[tuple[str, dict[str, Any]]]:
     """The provenance that is here, by what it is of."""
-    files = [f"{name}.json" for name in ("phases", "theory", "figures")]
-    folders = [provenance.FOLDER / stage.RUNS / run for run in job.runs]
-    for path in [*(provenance.FOLDER / file for file in files), *(file for at in folders for file in sorted(at.glob("*.json")))]:
-        if path.is_file():
-            try:
-                told = json.loads(path.read_bytes())
-            except (ValueError, RecursionError):
-                raise stage.damaged(path) from None
-            if not isinstance(told, dict):
-                raise stage.damaged(path)
-            yield " ".join(path.relative_to(provenance.FOLDER).with_suffix("").parts[-2:]), told
+    kept = provenance.FOLDER
+    files = [kept / f"{name}.json" for name in ("phases", "theory", "figures")]
+    files += [file for run in job.runs for file in sorted((kept / stage.RUNS / run).glob("*.json"))]
+    for path in filter(Path.is_file, files):
+        try:
+            told = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            raise stage.damaged(path) from None
+        if not isinstance(told, dict):
+            raise stage.damaged(path)
+        yield " ".join(path.relative_to(kept).with_suffix("").parts[-2:]), told
 
 
 if __name__ == "__main__":

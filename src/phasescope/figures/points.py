@@ -1,4 +1,4 @@
-"""Where the points of a figure's lines are in the picture and what they stand for, so that a page can tell their values."""
+"""Where the points of a figure's lines are in the picture and what they stand for: a page can tell their values."""
 
 import re
 from collections.abc import Iterator
@@ -53,9 +53,7 @@ def _line(axes: Axes, line: Line2D, names: dict[tuple[str, ...], str]) -> dict[s
     inside = axes.transAxes.inverted().transform(axes.transData.transform(values)) if len(values) else values
     seen = (np.isfinite(inside) & (inside >= -0.001) & (inside <= 1.001)).all(axis=1)
     box = axes.get_position(original=True)
-    places = np.column_stack(
-        [box.x0 + inside[seen, 0] * box.width, 1 - box.y0 - inside[seen, 1] * box.height]
-    )
+    places = np.column_stack([box.x0 + inside[seen, 0] * box.width, 1 - box.y0 - inside[seen, 1] * box.height])
     x, y = ([float(f"{value:.4g}") for value in part] for part in values[seen].T)
     own = str(line.get_label())
     name = next((names[look] for look in _looks(line) if look in names), "" if own.startswith("_") else own)
@@ -104,6 +102,6 @@ def _beside(axes: Axes, which: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text on one line, its formulas as they are said: ``$\\lambda d^{-X}$`` is λ d^-X."""
+    r"""Text on one line, its formulas as they are said: ``$\lambda d^{-X}$`` is λ d^-X."""
     said = text.replace(r"\lambda", "λ").replace(r"\rho", "ρ")
     return " ".join(re.sub(r"[${}]", "", said).split())

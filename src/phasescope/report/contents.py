@@ -162,11 +162,16 @@ def arranged(pictures: Sequence[Picture], sets: Mapping[str, Sequence[str]]) -> 
     """Pictures by the heading they stand under: the sets of runs, the distributions of features, and theory."""
     order = [*(sets or {"all runs": []}), *dict.fromkeys(_APART.values())]
     groups: dict[str, list[Picture]] = {heading: [] for heading in order}
-    ranks = list(CAPTIONS)
-    for picture in sorted(pictures, key=lambda picture: (ranks.index(kind_of(picture.name) or ranks[-1]), picture.name)):
+    kinds = list(CAPTIONS)
+
+    def place(picture: Picture) -> tuple[int, str]:
+        kind = kind_of(picture.name)
+        return kinds.index(kind) if kind else len(kinds), picture.name
+
+    for picture in sorted(pictures, key=place):
         apart = next((title for start, title in _APART.items() if picture.name.startswith(start)), None)
-        mine = next((name for name in sets if picture.name.endswith(f"-{name}")), order[0])
-        groups[apart or mine].append(picture)
+        mine = [name for name in sets if picture.name.endswith(f"-{name}")]
+        groups[apart or max(mine, key=len, default=order[0])].append(picture)
     return {heading: found for heading, found in groups.items() if found}
 
 
@@ -244,5 +249,5 @@ def makers(recorded: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[list[str
             "GPU": ", ".join(map(str, told["gpus"])) if isinstance(told.get("gpus"), list) else "none used",
         }
         made.setdefault(tuple(words.items()), []).append(what)
-    for surroundings, what in made.items():
-        yield what, dict(surroundings)
+    for surroundings, results in made.items():
+        yield results, dict(surroundings)

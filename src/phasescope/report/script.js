@@ -107,6 +107,7 @@ const seen = { name: "", scale: 1, x: 0, y: 0, lines: [] };
 
 function place() {
   sheet.style.transform = `translate(${seen.x}px, ${seen.y}px) scale(${seen.scale})`;
+  sheet.style.setProperty("--scale", seen.scale); // for what keeps its own
 }
 function fit() {
   const { width, height } = pictures.get(seen.name).points;
@@ -299,8 +300,8 @@ function draw() {
 function paint(panel, step) {
   const { canvas, feature, layer } = panel;
   const density = feature.density[step], zero = feature.zero[step].filter((share) => share !== null);
-  const shares = `P(0) ${short(Math.min(...zero))}–${short(Math.max(...zero))}`;
-  panel.told.textContent = `${feature.index}${feature.fixed ? "" : " (selective)"} · ${shares}`;
+  const shares = `P(0) ${Math.min(...zero).toFixed(2)}–${Math.max(...zero).toFixed(2)}`;
+  panel.told.textContent = `feature ${feature.index}${feature.fixed ? "" : " · selective"}\n${shares}`;
   canvas.setAttribute("aria-label", `${layer.name}, feature ${feature.index}, iteration ${shown.steps[step]}, ${shares}`);
   const ratio = Math.max(2, devicePixelRatio || 1), wide = canvas.clientWidth || 110, tall = canvas.clientHeight || 102;
   canvas.width = wide * ratio;
