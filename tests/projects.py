@@ -113,6 +113,7 @@ def make(path: Path) -> Project:
             "phases",
             "theory",
             "figures",
+            "report",
         ]
     )
     return project
