@@ -80,7 +80,7 @@ def pictures() -> Iterator[contents.Picture]:
             contents.CAPTIONS.get(contents.kind_of(name) or "", name),
             KINDS[best] if best else None,
             (stage.FIGURES / there[best]).read_bytes() if best else b"",
-            json.loads((stage.FIGURES / "points" / f"{name}.json").read_bytes()),
+            parsed(stage.FIGURES / "points" / f"{name}.json"),
             [f"{stage.FIGURES}/{file}" for file in there.values()],
         )
 
@@ -107,13 +107,18 @@ def recorded(job: FiguresJob) -> Iterator[tuple[str, dict[str, Any]]]:
     files = [kept / f"{name}.json" for name in ("phases", "theory", "figures")]
     files += [file for run in job.runs for file in sorted((kept / stage.RUNS / run).glob("*.json"))]
     for path in filter(Path.is_file, files):
-        try:
-            told = json.loads(path.read_bytes())
-        except (ValueError, RecursionError):
-            raise stage.damaged(path) from None
-        if not isinstance(told, dict):
-            raise stage.damaged(path)
-        yield " ".join(path.relative_to(kept).with_suffix("").parts[-2:]), told
+        yield " ".join(path.relative_to(kept).with_suffix("").parts[-2:]), parsed(path)
+
+
+def parsed(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise stage.damaged(path) from None
+    if not isinstance(content, dict):
+        raise stage.damaged(path)
+    return content
 
 
 if __name__ == "__main__":

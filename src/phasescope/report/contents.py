@@ -22,6 +22,7 @@ CAPTIONS = {
     "convergence": "How far the decoders were trained",
     "figure-6": "Transfer to other datasets",
     "figure-7": "Transfer to other properties of the images",
+    "measures": "Measures of one's own",
     "distributions": "How far single features tell classes apart",
     "information-plane": "The information plane",
     "information": "Information about inputs and labels",

@@ -91,6 +91,7 @@ async function unpack(box) {
   const known = await (await unpacked(points)).json();
   const image = box.querySelector("img");
   image.src = url;
+  box.style.maxWidth = `${known.width * 4 / 3}px`; // its own width, so that letters are alike in all pictures
   await image.decode();
   pictures.set(box.dataset.picture, { url, points: known });
   tellsValues(box, () => known);
@@ -451,6 +452,10 @@ function startGrid() {
 }
 
 async function start() {
+  if (!window.DecompressionStream) {
+    by("old").hidden = false;
+    return;
+  }
   if (grid) await startGrid();
   for (const box of document.querySelectorAll("[data-picture]")) await unpack(box);
   document.documentElement.dataset.ready = "true";
