@@ -28,6 +28,11 @@ repro: setup  ## run the whole pipeline: train, store, measure, draw
 	dvc repro
 	@phasescope show
 
+.PHONY: report
+report: setup  ## write report.html, a page with all runs, phases and figures, and what it needs
+	dvc repro report
+	@echo "the page: file://$(CURDIR)/report.html"
+
 .PHONY: test
 test: setup  ## run the tests
 	pytest -n auto --dist worksteal -q
@@ -56,4 +61,4 @@ lock: setup  ## pin the newest versions that pyproject.toml allows, in requireme
 
 .PHONY: clean
 clean:  ## remove what the pipeline made (DVC's cache keeps it), and the caches of the tools
-	rm -rf datasets runs results theory figures metrics provenance code build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf datasets runs results theory figures report.html metrics provenance code build dist .pytest_cache .mypy_cache .ruff_cache

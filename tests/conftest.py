@@ -68,6 +68,7 @@ STAGES = [
     ("phases",),
     ("theory",),
     ("figures",),
+    ("report",),
 ]
 
 # Runs the scripts one after the other in one process, which imports torch once.

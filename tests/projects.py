@@ -116,6 +116,7 @@ def make(path: Path) -> Project:
             "phases",
             "theory",
             "figures",
+            "report",
         ]
     )
     return project

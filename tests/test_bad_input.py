@@ -92,6 +92,7 @@ def test_without_params(bare_project):
         ("phases", [], "configs/phases.json"),
         ("theory", [], "configs/theory.json"),
         ("figures", [], "configs/figures.json"),
+        ("report", [], "configs/figures.json"),
     ],
 )
 def test_outside_a_project(bare_project, stage, arguments, missing):
@@ -365,6 +366,7 @@ os.execv(sys.argv[2], sys.argv[2:])
         (4096, "decode", ["flat"]),
         (4096, "phases", []),
         (8192, "figures", []),
+        (8192, "report", []),
     ],
 )
 def test_files_may_not_grow(project, limit, stage, arguments):

@@ -32,7 +32,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
         return draw(results, SETTINGS)
 
     files = drawn_twice(both, tmp_path, ALL_FORMATS)
-    places = ("{}.svg", "png/{}.png", "pdf/{}.pdf", "{}.csv")
+    places = ("{}.svg", "png/{}.png", "pdf/{}.pdf", "points/{}.json", "{}.csv")
     assert files == sorted(place.format(name) for name in expected for place in places)
     assert all((tmp_path / "first" / file).stat().st_size > 500 for file in files)
     assert b">digits-vgg8, logits</text>" in (tmp_path / "first" / "figure-1.svg").read_bytes()
@@ -50,7 +50,7 @@ def test_panels_stand_at_rounded_places(tmp_path):
 def test_only_the_formats_asked_for_are_written(tmp_path):
     drawing = probes({"a": results_of_a_run()})
     files = save(drawing, tmp_path / "new" / "folder", FiguresSettings(formats=["svg"]))
-    assert [file.name for file in files] == ["probes.svg", "probes.csv"]
+    assert [file.name for file in files] == ["probes.svg", "probes.json", "probes.csv"]
     assert all(file.exists() for file in files)
 
 

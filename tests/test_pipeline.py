@@ -73,7 +73,7 @@ def project(made, tmp_path) -> Project:
 
 
 def of_run(run: str, *stages: str) -> list[str]:
-    return sorted(["resolve", *(f"{stage}@{run}" for stage in stages), "phases", "figures"])
+    return sorted(["resolve", *(f"{stage}@{run}" for stage in stages), "phases", "figures", "report"])
 
 
 def test_a_second_repro_has_nothing_to_do(project):
@@ -102,7 +102,7 @@ def test_a_new_tap_does_not_train_again(project):
 
 def test_a_figure_setting_reruns_figures_alone(project):
     project.change("params.yaml", ("dpi: 40", "dpi: 50"))
-    assert project.repro() == ["resolve", "figures"]
+    assert project.repro() == ["resolve", "figures", "report"]
 
 
 def test_a_comment_or_another_order_of_the_settings_reruns_nothing_but_the_check(project):
@@ -122,7 +122,7 @@ def test_code_edited_since_the_check_is_not_taken_for_what_was_checked(project):
     project.change("src/phasescope/figures/style.py", ("One look", "Edited. One look"))
     told = project.call("python", "stages/figures.py", fails=True)
     assert told.strip() == "phasescope.figures.style: changed since `dvc repro` began; run `dvc repro` again"
-    assert project.repro() == ["resolve", "figures"]
+    assert project.repro() == ["resolve", "figures", "report"]
 
 
 def test_a_changed_run_and_a_new_one_are_all_that_is_trained(project):
@@ -143,7 +143,7 @@ THIRD = """\
 def test_a_removed_run_leaves_nothing_in_the_figures(project):
     text = project.path / "params.yaml"
     text.write_text(re.sub(r"  beta:\n(    .*\n)+", "", text.read_text()))
-    assert project.repro() == ["resolve", "phases", "figures"]
+    assert project.repro() == ["resolve", "phases", "figures", "report"]
     figures = project.path / "figures"
     assert not (figures / "figure-4-beta.svg").exists()
     assert not [path for path in figures.glob("*.csv") if "beta" in path.read_text()]
@@ -158,10 +158,10 @@ def test_a_removed_run_leaves_nothing_in_the_figures(project):
 
 def test_a_label_more_reruns_that_transfer_and_a_removed_transfer_leaves_no_results(project):
     project.change("params.yaml", ("labels: [ink]", "labels: [ink, quadrant]"))
-    assert project.repro() == ["resolve", "transfer@ink", "phases", "figures"]
+    assert project.repro() == ["resolve", "transfer@ink", "phases", "figures", "report"]
     entry = "transfer:\n  ink: {run: alpha, dataset: digits, labels: [ink, quadrant]}"
     project.change("params.yaml", (entry, "transfer: {}"))
-    assert project.repro() == ["resolve", "phases", "figures"]
+    assert project.repro() == ["resolve", "phases", "figures", "report"]
     assert not (project.path / "results" / "alpha" / "transfer-digits").exists()
     assert (project.path / "results" / "alpha" / "probe").exists()
     assert project.repro() == []

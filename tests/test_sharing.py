@@ -195,7 +195,7 @@ def test_a_figure_is_drawn_anew_without_a_gpu_images_or_activations(site, made):
     site.follow(bob, site.each, block(PART, 1))
     bob.change("params.yaml", ("dpi: 40", "dpi: 50"))
     told = site.follow(bob, site.each, block(PART, 2))
-    assert re.findall(r"Running stage '(.*)'", told) == ["resolve", "figures"]
+    assert re.findall(r"Running stage '(.*)'", told) == ["resolve", "figures", "report"]
     assert present(bob) == ["figures", "metrics", "results"]
     before, after = contents(made.path / "figures"), contents(bob.path / "figures")
     assert before.keys() == after.keys()

@@ -45,7 +45,7 @@ def values(rows, key="value", **wanted):
 def test_each_figure_is_drawn_once_and_the_same_bytes_twice(solved, drawings, tmp_path):
     assert list(drawings) == NAMES
     files = drawn_twice(lambda: draw(solved, RUNS, MODELS), tmp_path, FiguresSettings(formats=["svg"]))
-    assert len(files) == 2 * len(NAMES)
+    assert len(files) == 3 * len(NAMES)
 
 
 def test_figures_of_two_classes_without_noise(tmp_path):

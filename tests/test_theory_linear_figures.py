@@ -135,7 +135,7 @@ def test_the_arrays_are_what_the_library_gives(solved):
 def test_each_figure_is_drawn_once_and_the_same_bytes_twice(solved, drawings, tmp_path):
     assert list(drawings) == NAMES
     files = drawn_twice(lambda: draw(solved), tmp_path, FiguresSettings(formats=["svg"]))
-    assert len(files) == 2 * len(NAMES)
+    assert len(files) == 3 * len(NAMES)
 
 
 def test_figures_of_the_fewest_settings(tmp_path):

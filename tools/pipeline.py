@@ -24,7 +24,8 @@ METRICS = ("phases", "timescales", "mechanisms")
 #: Written by a stage, and kept in git.
 KEPT = {"cache": False, "persist": True}
 
-#: By stage: what it is run for each of, its data, what it writes, and what else DVC should know of it.
+#: By stage: what it is run for each of, its data, what it writes, what else DVC should know of it, and the files of the
+#: package that it reads and no module imports.
 STAGES: dict[str, dict[str, Any]] = {
     "resolve": {
         "deps": ["params.yaml", "own", "checkpoints"],
@@ -92,6 +93,19 @@ STAGES: dict[str, dict[str, Any]] = {
         "deps": ["configs/figures.json", "results", "metrics/phases.json", "metrics/timescales.json", "theory"],
         "outs": ["figures", "provenance/figures.json"],
     },
+    "report": {
+        "deps": [
+            "configs/figures.json",
+            "configs/runs",
+            "results",
+            *(f"metrics/{name}.{form}" for name in METRICS for form in ("csv", "json")),
+            "figures",
+            "provenance/runs",
+            *(f"provenance/{name}.json" for name in ("phases", "theory", "figures")),
+        ],
+        "files": [f"src/phasescope/report/{name}" for name in ("page.html", "style.css", "script.js")],
+        "outs": ["report.html", "provenance/report.json"],
+    },
 }
 
 #: What always runs needs no list of its code; configs/datasets is for the order.
@@ -142,6 +156,7 @@ def _stages(up: str) -> Iterator[dict[str, Any]]:
         code = [f"code/{name}.json"] if name != "resolve" else [up + file for file in _all_code()]
         key = " ${key}" if "foreach" in about else ""
         does = {"cmd": f"exec python {up}{script}{key}", **about, "deps": about["deps"] + code}
+        does["deps"] += [up + file for file in does.pop("files", [])]
         foreach = does.pop("foreach", None)
         yield {name: {"foreach": foreach, "do": does} if foreach else does}
 

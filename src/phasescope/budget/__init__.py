@@ -144,7 +144,7 @@ def _hours(stages: list[Stage], seconds: Work | None) -> list[str]:
 
 def _remarks(found: Budget, timed: bool) -> Iterator[str]:
     """Below the tables."""
-    yield "bytes and files: as they lie on the disk, compressed; without caches, theory/ and figures/"
+    yield "bytes and files: as they lie on the disk, compressed; without caches, theory/, figures/ and the report"
     if timed:
         yield "hours: counted operations, at the speed of a short benchmark here and now, as a rough guess"
     unknown = [name for name, run in found.runs.items() if run is None]

@@ -1,6 +1,7 @@
 """What a figure is made from and what it leaves behind: measures of runs, curves, a picture, its numbers."""
 
 import csv
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from xarray import DataArray, Dataset
 
+from phasescope.figures.points import points
 from phasescope.figures.style import Array, style
 from phasescope.params.figures import FiguresSettings, ScaledRun
 
@@ -148,7 +150,8 @@ def level(axes: Axes, rows: list[Row], names: Row, value: float, **look: Any) ->
 def save(drawing: Drawing, folder: Path, settings: FiguresSettings) -> list[Path]:
     """Write ``name.svg``, the other formats of ``settings`` in folders of their own, and the numbers as ``name.csv``.
 
-    The folders keep a page of plots from showing every figure twice. Returns the files.
+    The folders keep a page of plots from showing every figure twice. ``points/name.json`` says where in the picture
+    which values are. Returns the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = []
@@ -157,6 +160,9 @@ def save(drawing: Drawing, folder: Path, settings: FiguresSettings) -> list[Path
             files.append((folder if suffix == "svg" else folder / suffix) / f"{drawing.name}.{suffix}")
             files[-1].parent.mkdir(exist_ok=True)
             drawing.figure.savefig(files[-1], dpi=settings.dpi, metadata=_METADATA[suffix])
+        files.append(folder / "points" / f"{drawing.name}.json")
+        files[-1].parent.mkdir(exist_ok=True)
+        files[-1].write_text(json.dumps(points(drawing.figure), separators=(",", ":")) + "\n", encoding="utf-8")
     files.append(folder / f"{drawing.name}.csv")
     columns = list(dict.fromkeys(key for row in drawing.rows for key in row))
     with files[-1].open("w", newline="", encoding="utf-8") as stream:
