@@ -99,6 +99,8 @@ def make(path: Path) -> Project:
         shutil.copytree(ROOT / name, project.path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, project.path)
+    for name in ("own", "checkpoints"):
+        (project.path / name).mkdir()
     (project.path / "params.yaml").write_text(PARAMS)
     project.call("git", "init", "--quiet")
     project.call("dvc", "init", "--quiet")

@@ -1,6 +1,7 @@
 """Check all settings before anything is touched: also those that take the network itself to check."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from phasescope.params.activations import Tap
 from phasescope.params.base import is_own
 from phasescope.params.datasets import OF_ATTRIBUTES, DatasetSettings
 from phasescope.params.settings import RunSettings, Settings, read
+from phasescope.params.train import TrainJob
 
 
 def resolve(path: Path) -> Settings:
@@ -40,6 +42,15 @@ def resolve(path: Path) -> Settings:
     if mistakes:
         raise UserError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return settings
+
+
+def recorded(configs: Path) -> dict[str, TrainJob]:
+    """What the folder `configs/` says of the trainings, by run, from when they were resolved last."""
+    found = {}
+    for file in configs.glob("runs/*/train.json"):
+        with suppress(ValueError):  # of another version
+            found[file.parent.name] = TrainJob.model_validate_json(file.read_bytes())
+    return found
 
 
 def _unfit_numbers(settings: Settings) -> Iterator[str]:

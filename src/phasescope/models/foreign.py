@@ -42,23 +42,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def fitted(weights: Mapping[str, torch.Tensor], network: nn.Module, where: object) -> dict[str, torch.Tensor]:
-    """The same by the names of a network's state_dict, all of which are there in their shapes.
-
-    The names that wrappers put before others are taken off, and one that all names of the network have in common, such
-    as that of the attribute under which a Lightning module keeps it; what else is in the file then does not count.
+    """The same by the names of a network's state_dict, all of which are there in their shapes, and lose no digits.
 
     Raises:
-        UserError: names are missing or too many, or shapes differ; each is told.
+        UserError: names are missing or too many, or shapes or kinds of numbers differ; each is told.
     """
-    wanted = network.state_dict()
-    plain = {WRAPPERS.sub(r"\1", name): value for name, value in weights.items()}
-    found = plain
-    if not wanted.keys() <= plain.keys():
-        first = next(iter(wanted))
-        fronts = [name.removesuffix(first) for name in plain if name.endswith(f".{first}")]
-        whole = [front for front in fronts if all(front + name in plain for name in wanted)]
-        if len(whole) == 1:
-            found = {name: plain[whole[0] + name] for name in wanted}
+    wanted, found = network.state_dict(), named(weights, network)
     mistakes = [
         _told("missing", [name for name in wanted if name not in found]),
         _told("not in the network", [name for name in found if name not in wanted]),
@@ -70,10 +59,49 @@ def fitted(weights: Mapping[str, torch.Tensor], network: nn.Module, where: objec
                 if name in found and found[name].shape != value.shape
             ],
         ),
+        _told(
+            "of another kind",
+            [
+                f"{name} {_kind(found[name])} instead of {_kind(value)}"
+                for name, value in wanted.items()
+                if name in found and not _fits(found[name].dtype, value.dtype)
+            ],
+        ),
     ]
     if any(mistakes):
         raise UserError(f"{where}: not of this network: {'; '.join(filter(None, mistakes))}")
     return {name: found[name] for name in wanted}
+
+
+def named(weights: Mapping[str, torch.Tensor], network: nn.Module) -> Mapping[str, torch.Tensor]:
+    """The same by the names that the network has, as far as they can be told.
+
+    The names that wrappers put before others are taken off, and one that all names of the network have in common, such
+    as that of the attribute under which a Lightning module keeps it; what else is in the file then does not count.
+    """
+    wanted = network.state_dict().keys()
+    if wanted <= weights.keys():
+        return weights
+    # A network may have a module of such a name itself, so it is taken off on both sides.
+    own = {WRAPPERS.sub(r"\1", name): name for name in wanted}
+    plain = {WRAPPERS.sub(r"\1", name): value for name, value in weights.items()}
+    if not own.keys() <= plain.keys():
+        first = next(iter(own))
+        fronts = [name.removesuffix(first) for name in plain if name.endswith(f".{first}")]
+        whole = [front for front in fronts if all(front + name in plain for name in own)]
+        if len(whole) == 1:
+            return {own[name]: plain[whole[0] + name] for name in own}
+    return {own.get(name, name): value for name, value in plain.items()}
+
+
+def _fits(given: torch.dtype, wanted: torch.dtype) -> bool:
+    """Whether numbers are of the same kind, and none loses digits: float16 as float32, but no integers, nor float64."""
+    same = given.is_floating_point == wanted.is_floating_point
+    return same and torch.promote_types(given, wanted) == wanted
+
+
+def _kind(values: torch.Tensor) -> str:
+    return str(values.dtype).removeprefix("torch.")
 
 
 def _told(what: str, names: list[str]) -> str:

@@ -95,23 +95,34 @@ def read(path: Path) -> Settings:
     return settings
 
 
-def shares(settings: Settings, recorded: Mapping[str, TrainJob] | None = None) -> dict[str, dict[str, Any]]:
-    """Each stage's share of the settings, by the name of the file under `configs/` that it is written to.
+def jobs(settings: Settings, recorded: Mapping[str, TrainJob] | None = None) -> dict[str, TrainJob]:
+    """All that `train` needs to know of every run.
 
-    Of checkpoints that others saved and that are not here, it says what was `recorded` of them.
+    Of checkpoints that others saved and that are not here, it is what was `recorded` of them.
 
     Raises:
         UserError: there are none, and nothing is recorded of them.
     """
-    files: dict[str, dict[str, Any]] = {}
-    for name, dataset in settings.datasets.items():
-        files[f"datasets/{name}.json"] = {**dataset.model_dump(), "code": own.digests(dataset.source)}
+    found = {}
     for name, run in settings.runs.items():
         code = own.digests(run.model.name) | own.digests(run.train.loss)
         job = TrainJob(dataset=run.dataset, model=run.model, code=code, **run.train.model_dump())
-        if job.checkpoints is not None:
-            job = _imported(name, job, (recorded or {}).get(name))
+        found[name] = job if job.checkpoints is None else _imported(name, job, (recorded or {}).get(name))
+    return found
+
+
+def shares(settings: Settings, recorded: Mapping[str, TrainJob] | None = None) -> dict[str, dict[str, Any]]:
+    """Each stage's share of the settings, by the name of the file under `configs/` that it is written to.
+
+    Raises:
+        UserError: as `jobs`, which `recorded` is for.
+    """
+    files: dict[str, dict[str, Any]] = {}
+    for name, dataset in settings.datasets.items():
+        files[f"datasets/{name}.json"] = {**dataset.model_dump(), "code": own.digests(dataset.source)}
+    for name, job in jobs(settings, recorded).items():
         files[f"runs/{name}/train.json"] = job.model_dump()
+    for name, run in settings.runs.items():
         for section in PER_RUN.keys() - {"train"}:
             files[f"runs/{name}/{section}.json"] = getattr(run, section).model_dump()
     for name, transfer in settings.transfer.items():
