@@ -94,16 +94,16 @@ def take(
         list[str] | None, typer.Option(help="keep the activations there, not at the taps of all runs; repeat it")
     ] = None,
     loss: Annotated[
-        str | None, typer.Option(help="that the network was trained with", show_default="train.loss")
+        str | None, typer.Option(help="that the network was trained with", show_default="that of train")
     ] = None,
 ) -> None:
     """Make a run from checkpoints that others saved: .pt, .pth, .ckpt or .safetensors.
 
     Every file is read, without running anything in it, and fitted to the network; then the files are brought into
     checkpoints/NAME (hard links, where that is possible) and the run is added to params.yaml. If anything is wrong,
-    nothing is changed. For example:
+    nothing is changed.
 
-    phasescope import mine ~/saved --dataset digits --model '{name: vgg8, width: 0.25}' --tap logits --tap predense
+    For example: phasescope import mine ~/saved --dataset digits --model vgg8 --tap logits --tap predense
     """
     sys.exit(guarded(lambda: _import(name, source, dataset, model, pattern, tap, loss)))
 

@@ -71,10 +71,12 @@ def take(
         target, kept = None, (inside / pattern).as_posix()
     else:
         target, kept = FOLDER / name, f"{name}/seed_{{seed}}/step_{{step}}{next(iter(files.values())).suffix}"
-        if target.exists():
-            raise UserError(f"{target} is there already: remove it, or choose another name")
-    entry = {**run, "train": {"checkpoints": kept, **run.get("train", {})}}
+    first = {key: run[key] for key in ("dataset", "model")}
+    entry = {**first, "train": {"checkpoints": kept, **run.get("train", {})}}
+    entry |= {key: value for key, value in run.items() if key not in entry}
     text = with_run(params, name, entry)
+    if target is not None and target.exists():
+        raise UserError(f"{target} is there already: remove it, or choose another name")
     settings = _checked(text, params)
     _check(files, settings, settings.runs[name])
     try:
