@@ -21,5 +21,5 @@ class MyNetwork(nn.Module):
 
 
 def build(channels: int, outputs: int, width: int = 8) -> nn.Module:
-    """What `model: my_network:build` calls: with what it takes of `channels`, `resolution`, `outputs`, and `arguments`."""
+    """What `model: my_network:build` calls, with what it takes of `channels`, `resolution`, `outputs`, `arguments`."""
     return MyNetwork(channels, outputs, width)

@@ -6,6 +6,7 @@ A file is a `.safetensors`, or what `torch.save` makes: a state_dict, or a check
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,23 @@ def _safetensors(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read as safetensors ({error}); it may be cut short") from None
 
 
+def _require_as_long_as_it_says(path: Path) -> None:
+    """Refuse an archive that would unpack to more than it is long: torch packs nothing, and reads what others pack.
+
+    Raises:
+        UserError: it is such an archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+    except (zipfile.BadZipFile, OSError):  # older ones are none; the rest is told by torch
+        return
+    if unpacked > path.stat().st_size:
+        raise UserError(f"{path}: says that it holds {unpacked:,} bytes, more than it is long; save it with torch.save")
+
+
 def _saved(path: Path) -> dict[str, Any]:
+    _require_as_long_as_it_says(path)
     try:
         with warnings.catch_warnings(action="ignore"):  # such as of a pickle's protocol, before it is refused
             content = torch.load(path, map_location="cpu", weights_only=True)
