@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,8 @@ from phasescope.imports import digests
 from phasescope.params.base import is_own
 from phasescope.params.datasets import EMBEDDED
 from phasescope.params.settings import shares
-from phasescope.params.train import TrainJob
 from phasescope.progress import wide_console
-from phasescope.resolve import resolve
+from phasescope.resolve import recorded, resolve
 from phasescope.store.adopt import adopt
 from phasescope.store.commit import write_file
 from phasescope.store.manifest import MANIFEST, StoreError, canonical
@@ -27,7 +26,7 @@ def main() -> None:
     The code of a stage is one file too: DVC would parse its hundred entries in `dvc.lock` for each run of it.
     """
     settings = resolve(Path("params.yaml"))
-    files = shares(settings, dict(recorded()))
+    files = shares(settings, recorded(stage.CONFIGS))
     adopt_all()
     replace(stage.CONFIGS, files)
     scripts = [script for script in Path(__file__).parent.glob("*.py") if script.stem not in ("resolve", "watch")]
@@ -37,7 +36,7 @@ def main() -> None:
     named = {(to.run, f"transfer-{to.dataset}") for to in settings.transfer.values()}
     named |= {(measure.run, f"measure-{name}") for name, measure in settings.measures.items()}
     remove_stale(set(settings.runs), named)
-    wide_console().print(table(budget(settings, stage.DATASETS)))
+    wide_console().print(table(budget(settings, stage.DATASETS, jobs=recorded(stage.CONFIGS))))
 
 
 def replace(folder: Path, files: Mapping[str, Any]) -> None:
@@ -47,13 +46,6 @@ def replace(folder: Path, files: Mapping[str, Any]) -> None:
             write_file(Path(draft, folder.name, name), canonical(content).encode())
         shutil.rmtree(folder, ignore_errors=True)
         Path(draft, folder.name).rename(folder)
-
-
-def recorded() -> Iterator[tuple[str, TrainJob]]:
-    """What `configs/` says of the trainings so far."""
-    for file in stage.CONFIGS.glob("runs/*/train.json"):
-        with suppress(ValueError):  # of another version
-            yield file.parent.name, TrainJob.model_validate_json(file.read_bytes())
 
 
 def adopt_all() -> None:

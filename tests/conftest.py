@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,10 +176,14 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], obje
 
 
 def run_all(path: Path) -> None:
-    draft = new_project(path)
-    scripts = "\n".join(" ".join((f"stages/{stage}.py", *arguments)) for stage, *arguments in STAGES)
+    run_stages(new_project(path), STAGES)
+
+
+def run_stages(project: Project, stages: Sequence[tuple[str, ...]]) -> None:
+    """Run the scripts of stages, each with its arguments, one after the other."""
+    scripts = "\n".join(" ".join((f"stages/{stage}.py", *arguments)) for stage, *arguments in stages)
     process = subprocess.run(
-        [sys.executable, "-c", RUN_ALL], input=scripts, cwd=draft.path, capture_output=True, text=True
+        [sys.executable, "-c", RUN_ALL], input=scripts, cwd=project.path, capture_output=True, text=True
     )
     assert process.returncode == 0, process.stderr
 

@@ -1,7 +1,11 @@
 """Weights of others: read without running anything, and fitted by name and shape or refused in one line."""
 
+import copy
 import io
+import json
 import pickle
+import struct
+import zipfile
 
 import pytest
 import torch
@@ -84,6 +88,71 @@ def test_a_file_that_is_cut_or_absent_is_told(tmp_path, name):
             read_weights(tmp_path / name)
     with pytest.raises(UserError, match="no such file"):
         read_weights(tmp_path / f"other-{name}")
+
+
+def test_a_file_that_unpacks_to_more_than_it_is_or_says_so_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(1_000_000)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain:
+        parts = {part: plain.read(part) for part in plain.namelist()}
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for part, content in parts.items():
+            bomb.writestr(part, content)
+    assert (tmp_path / "bomb.pt").stat().st_size < 10_000
+    with pytest.raises(UserError, match=r"bomb.pt: says that it holds 4,00\d,\d+ bytes, more than it is long"):
+        read_weights(tmp_path / "bomb.pt")
+    for about in ({"shape": [2**40], "data_offsets": [0, 2**42]}, {"shape": [2**40], "data_offsets": [0, 4]}):
+        header = json.dumps({"a": {"dtype": "F32", **about}}).encode()
+        (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0\0\0")
+        with pytest.raises(UserError, match="a.safetensors: cannot be read as safetensors"):
+            read_weights(tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", 2**60) + b"{}")
+    with pytest.raises(UserError, match="a.safetensors: cannot be read as safetensors"):
+        read_weights(tmp_path / "a.safetensors")
+
+
+def test_a_tensor_that_is_larger_than_what_is_stored_of_it_is_of_no_network(tmp_path):
+    weights = network().state_dict()
+    torch.save({**weights, "3.bias": torch.zeros(1).expand(2**40)}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"of another shape: 3.bias \(1099511627776,\) instead of \(3,\)"):
+        fitted(read_weights(tmp_path / "a.pt"), network(), "a.pt")
+
+
+def test_numbers_are_of_a_kind_that_loses_nothing(tmp_path):
+    model = network()
+    for dtype in (torch.float16, torch.bfloat16):
+        torch.save(copy.deepcopy(model).to(dtype).state_dict(), tmp_path / "a.pt")
+        other = network()
+        other.load_state_dict(fitted(read_weights(tmp_path / "a.pt"), other, "a.pt"))
+        assert all(weight.dtype == torch.float32 for weight in other.parameters())
+        assert torch.equal(other[3].weight, model[3].weight.to(dtype).float())
+    for value, told in ((model[3].bias.double(), "float64"), (torch.zeros(3, dtype=torch.int8), "int8")):
+        with pytest.raises(
+            UserError, match=f"a.pt: not of this network: of another kind: 3.bias {told} instead of float32"
+        ):
+            fitted({**model.state_dict(), "3.bias": value}, model, "a.pt")
+    wide = copy.deepcopy(model).double()
+    assert same(fitted(wide.state_dict(), wide, "a.pt"), wide)
+
+
+def test_tensors_of_a_gpu_are_read_without_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:3")
+    model = network()
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    weights = fitted(read_weights(tmp_path / "a.pt"), model, "a.pt")
+    assert same(weights, model)
+    assert all(value.device.type == "cpu" for value in weights.values())
+
+
+def test_a_module_may_be_called_like_a_wrapper():
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = network()
+            self.head = nn.Linear(3, 2)
+
+    model = Holder()
+    for front in ("", "module.", "_orig_mod.", "model."):
+        assert same(fitted({front + name: value for name, value in model.state_dict().items()}, model, "x"), model)
 
 
 def test_what_holds_no_weights_is_told(tmp_path):

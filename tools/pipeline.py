@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from closure import ROOT, reached
 
 #: Folders with a params.yaml, beside the repository itself.
-FOLDERS = ("paper", "reproduction")
+FOLDERS = ("paper", "reproduction", "examples/own-network")
 
 RUN, DATASET, RESULT, PROVENANCE = "runs/${key}", "datasets/${item.dataset}", "results/${key}", "provenance/runs/${key}"
 CONFIG = "configs/runs/${key}"
@@ -140,12 +140,15 @@ def files() -> dict[str, str]:
     """The text of every dvc.yaml, by its path in the repository."""
     written = {"dvc.yaml": _text(HEAD, _stages(""), PLOTS), "stages/dvc.yaml": _text(WATCH_HEAD, _watch("stages"))}
     for folder in FOLDERS:
+        up = "../" * len(folder.split("/"))
         head = (
-            f"# The stages of ../dvc.yaml for {folder}/params.yaml. Written by tools/pipeline.py: change them there.\n"
+            f"# The stages of {up}dvc.yaml for {folder}/params.yaml. Written by tools/pipeline.py: change them there.\n"
         )
-        written[f"{folder}/dvc.yaml"] = _text(head, _stages("../"), PLOTS)
-        head = f"# As ../../stages/dvc.yaml, for {folder}/params.yaml. Written by tools/pipeline.py: change it there.\n"
-        written[f"{folder}/watch/dvc.yaml"] = _text(head, _watch("../stages"))
+        written[f"{folder}/dvc.yaml"] = _text(head, _stages(up), PLOTS)
+        head = (
+            f"# As {up}../stages/dvc.yaml, for {folder}/params.yaml. Written by tools/pipeline.py: change it there.\n"
+        )
+        written[f"{folder}/watch/dvc.yaml"] = _text(head, _watch(f"{up}stages"))
     return written
 
 

@@ -5,12 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from phasescope.errors import UserError
+    from phasescope.recorder import Recorder
     from phasescope.run import Run, open_run
 
-__all__ = ["Run", "UserError", "open_run"]
+__all__ = ["Recorder", "Run", "UserError", "open_run"]
 
 # Names are looked up when they are used: a stage must not pay for imports it does not need.
-_HOMES = {"Run": "phasescope.run", "UserError": "phasescope.errors", "open_run": "phasescope.run"}
+_HOMES = {
+    "Recorder": "phasescope.recorder",
+    "Run": "phasescope.run",
+    "UserError": "phasescope.errors",
+    "open_run": "phasescope.run",
+}
 
 
 def __getattr__(name: str) -> Any:

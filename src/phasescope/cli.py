@@ -113,6 +113,37 @@ def export(
 
 
 @app.command(
+    "import",
+    epilog=_examples(
+        "phasescope import mine ~/saved --dataset digits --model vgg8 --tap logits --tap predense",
+        "phasescope import mine 'saved/step_{step}.pt' --dataset digits --model my_module:build",
+    ),
+)
+def take(
+    name: Annotated[str, typer.Argument(help="of the run to be, such as mine")],
+    source: Annotated[str, typer.Argument(help="folder of the checkpoints, or a path such as 'saved/step_{step}.pt'")],
+    dataset: Annotated[str, typer.Option(help="of params.yaml, that the network was trained on")],
+    model: Annotated[str, typer.Option(help="a name, torchvision:NAME, my_module:build, or settings: '{name: …}'")],
+    pattern: Annotated[
+        str | None, typer.Option(help="of the names in the folder, such as 'epoch=*-step={step}.ckpt'; {seed} too")
+    ] = None,
+    tap: Annotated[
+        list[str] | None, typer.Option(help="keep the activations there, not at the taps of all runs; repeat it")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="that the network was trained with", show_default="that of train")
+    ] = None,
+) -> None:
+    """Make a run from checkpoints that others saved: .pt, .pth, .ckpt or .safetensors.
+
+    Every file is read, without running anything in it, and fitted to the network; then the files are brought into
+    checkpoints/NAME (hard links, where that is possible) and the run is added to params.yaml. If anything is wrong,
+    nothing is changed.
+    """
+    sys.exit(guarded(lambda: _import(name, source, dataset, model, pattern, tap, loss)))
+
+
+@app.command(
     epilog=_examples(
         "phasescope theory",
         "phasescope theory feature-strength --outputs 10,100 --strengths 2",
@@ -208,15 +239,46 @@ def _export(path: Path, step: int, seed: int, output: Path | None) -> None:
     print(file)
 
 
+def _import(
+    name: str, source: str, dataset: str, model: str, pattern: str | None, taps: list[str] | None, loss: str | None
+) -> None:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    from phasescope import own
+    from phasescope.intake import take as bring
+
+    def parsed(option: str, text: str) -> object:
+        try:
+            return YAML(typ="safe", pure=True).load(text)
+        except YAMLError:
+            raise UserError(f"--{option}: {text!r} is not readable as YAML; give a name, or '{{name: …}}'") from None
+
+    own.trust()  # the user names it
+    run = {"dataset": dataset, "model": parsed("model", model)}
+    if loss is not None:
+        run["train"] = {"loss": loss}
+    if taps:
+        run["activations"] = {"taps": [parsed("tap", tap) for tap in taps]}
+    taken = bring(name, source, run, pattern)
+    print(
+        f"{name}: {len(taken.seeds) * len(taken.steps)} checkpoints, seeds {taken.seeds}, steps {taken.steps}, "
+        f"in checkpoints/ as {taken.pattern}; other files left out: {taken.left_out}"
+    )
+    print(f"params.yaml has the run {name}; now: dvc repro")
+
+
 def _budget(project: Path) -> None:
     # torch takes seconds to import, and no other command needs it.
     from phasescope.budget import budget, table
     from phasescope.budget.work import measured
     from phasescope.compute import choose
-    from phasescope.resolve import resolve
+    from phasescope.params.settings import jobs
+    from phasescope.resolve import recorded, resolve
 
-    compute = choose()
-    found = budget(resolve(project / "params.yaml"), project / "datasets", compute.workers)
+    compute, settings = choose(), resolve(project / "params.yaml")
+    trainings = jobs(settings, recorded(project / stage.CONFIGS))
+    found = budget(settings, project / "datasets", compute.workers, trainings)
     wide_console().print(table(found, measured(compute)))
 
 

@@ -51,13 +51,14 @@ def import_seed(
     }
     weights, loss = arrays.open_array(path, "weights"), loss_of(job.loss)
     hashes, evaluated = [], []
-    for position, (step, (file, digest)) in enumerate(job.files[str(seed)].items()):
+    for position, step in enumerate(job.steps):
+        file, digest = job.files[str(seed)][str(step)]
         network.load_state_dict(_read(FOLDER / file, digest, network))
         vector = state.flatten(network).cpu().numpy()
         if not np.isfinite(vector).all():
             raise UserError(f"{FOLDER / file}: weights that are not finite; leave this checkpoint out")
         arrays.write_cell(weights, (index, position), vector)
-        cache.put(WEIGHTS, checkpoint_key(key, int(step)), arrays.shard(weights, (index, position)))
+        cache.put(WEIGHTS, checkpoint_key(key, step), arrays.shard(weights, (index, position)))
         hashes.append(hashlib.sha256(vector.tobytes()).hexdigest())
         evaluated.append([value for data in images.values() for value in evaluate(network, data, loss)])
         advance(position + 1)

@@ -1,6 +1,7 @@
 """Check all settings before anything is touched: also those that take the network itself to check."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from phasescope.params.activations import Tap
 from phasescope.params.base import is_own
 from phasescope.params.datasets import OF_ATTRIBUTES, DatasetSettings
 from phasescope.params.settings import RunSettings, Settings, read
+from phasescope.params.train import TrainJob
 
 
 def resolve(path: Path) -> Settings:
@@ -54,6 +56,15 @@ def _unknown_functions(settings: Settings) -> Iterator[str]:
                 own.load(function)
             except UserError as error:
                 yield f"{where}: {error}"
+
+
+def recorded(configs: Path) -> dict[str, TrainJob]:
+    """What the folder `configs/` says of the trainings, by run, from when they were resolved last."""
+    found = {}
+    for file in configs.glob("runs/*/train.json"):
+        with suppress(ValueError):  # of another version
+            found[file.parent.name] = TrainJob.model_validate_json(file.read_bytes())
+    return found
 
 
 def _unfit_numbers(settings: Settings) -> Iterator[str]:

@@ -21,3 +21,12 @@ def evaluation_steps(iterations: int, every: int | None) -> list[int]:
     """
     more = range(0, iterations + 1, every) if every else ()
     return sorted({*checkpoint_steps(iterations), *more})
+
+
+def is_checkpoint(step: int) -> bool:
+    """Whether a checkpoint is taken after so many updates: at 0 and at powers of two.
+
+    >>> [step for step in range(10) if is_checkpoint(step)]
+    [0, 1, 2, 4, 8]
+    """
+    return step & (step - 1) == 0

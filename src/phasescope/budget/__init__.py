@@ -1,6 +1,6 @@
 """What a project will keep and compute, from its settings alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from phasescope.budget.work import Work
 from phasescope.data import operations
 from phasescope.params.datasets import DatasetSettings
 from phasescope.params.settings import Settings
+from phasescope.params.train import TrainJob
 from phasescope.store import arrays
 from phasescope.store.files import JSON_BYTES, JSON_PARTS
 from phasescope.store.manifest import StoreError, read
@@ -71,22 +72,23 @@ class Budget:
     runs: dict[str, RunBudget | None]
 
 
-def budget(settings: Settings, datasets: Path, workers: int = 1) -> Budget:
+def budget(settings: Settings, datasets: Path, workers: int = 1, jobs: Mapping[str, TrainJob] | None = None) -> Budget:
     """Everything that the stages of each run will write and compute.
 
     Args:
         settings: of the project.
         datasets: the folder of prepared datasets, where a folder of images is looked up.
         workers: pieces of work at a time.
+        jobs: what is known of the trainings (`params.settings.jobs`): which checkpoints of others there are.
     """
-    images = {name: _images(dataset, datasets / name) for name, dataset in settings.datasets.items()}
+    images = {name: images_of(dataset, datasets / name) for name, dataset in settings.datasets.items()}
     runs: dict[str, RunBudget | None] = dict.fromkeys(settings.runs)
     for name, given in settings.runs.items():
         own = images[given.dataset]
         transfers = [transfer for transfer in settings.transfer.values() if transfer.run == name]
         if own is not None:
             targets = [(t, target) for t in transfers if (target := images.get(t.dataset)) is not None]
-            run = Run(given, own)
+            run = Run(given, own, (jobs or {}).get(name))
             stages = list(_stages(name, run, workers))
             for transfer, target in targets:
                 kept = outputs.transfer(run, transfer, target)
@@ -169,7 +171,7 @@ def _stages(name: str, run: Run, workers: int) -> Iterator[Stage]:
             yield Stage(stage, f"results/{name}/training", outputs.training(run), Work)
 
 
-def _images(dataset: DatasetSettings, path: Path) -> Images | None:
+def images_of(dataset: DatasetSettings, path: Path) -> Images | None:
     """What is known of a dataset before it is prepared, or read from what was prepared."""
     channels, resolution = dataset.image
     if dataset.source == "feature-strength" and dataset.outputs is not None:

@@ -14,7 +14,6 @@ from phasescope.models import state
 from phasescope.models.optimisers import MOMENTS
 from phasescope.params.information import NOISY
 from phasescope.params.transfer import TransferSettings
-from phasescope.schedule import evaluation_steps
 
 #: What is looked at while a network is trained.
 LOOKED_AT = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -68,7 +67,7 @@ def dataset(images: Images) -> Store:
 
 def train(run: Run) -> Store:
     """runs/<run>/train."""
-    seeds, steps, iterations = run.seeds, run.steps, run.settings.train.iterations
+    seeds, steps, iterations = run.seeds, run.steps, run.updates
     table, dtype, optimiser = state.table(run.network), run.settings.model.dtype, run.settings.train.optimiser
     elements = sum(entry["length"] for entry in table)
     trainable = sum(parameter.numel() for parameter in run.network.parameters())
@@ -79,12 +78,12 @@ def train(run: Run) -> Store:
             "weights": Array((seeds, steps, elements), dtype, WEIGHTS, cell=2, entries=len(table)),
             "last_weights": Array((seeds, elements), dtype, WEIGHTS, cell=1),
             "last_moments": Array((seeds, len(MOMENTS[optimiser]), trainable), dtype, WEIGHTS, cell=1),
-            "last_rng": Array((seeds, 5056), "uint8", RANDOM_STATE),
+            "last_rng": Array((seeds, 5056 if iterations else 0), "uint8", RANDOM_STATE),
             "loss": Array((seeds, iterations), dtype, LOSSES),
             "accuracy": Array((seeds, iterations), dtype, ACCURACIES),
             "sha256": _texts(seeds * steps, 36),
-            "evaluation": _counting(evaluations(run)),
-            **dict.fromkeys(LOOKED_AT, _measures(seeds, evaluations(run))),
+            "evaluation": _counting(run.evaluations),
+            **dict.fromkeys(LOOKED_AT, _measures(seeds, run.evaluations)),
         },
         fingerprints=seeds * steps + seeds,
         hashes=seeds * steps,
@@ -93,7 +92,7 @@ def train(run: Run) -> Store:
 
 def training(run: Run) -> Store:
     """results/<run>/training."""
-    steps = evaluations(run)
+    steps = run.evaluations
     return Store(
         {
             "seed": _counting(run.seeds),
@@ -101,11 +100,6 @@ def training(run: Run) -> Store:
             **dict.fromkeys(LOOKED_AT, _measures(run.seeds, steps)),
         }
     )
-
-
-def evaluations(run: Run) -> int:
-    """How often loss and accuracy are looked at."""
-    return len(evaluation_steps(run.settings.train.iterations, run.settings.train.evaluate_every))
 
 
 def activations(run: Run) -> Store:

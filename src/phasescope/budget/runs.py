@@ -14,8 +14,9 @@ from phasescope.models.taps import places, shapes
 from phasescope.models.zoo import BasicBlock, blank, outline
 from phasescope.params.activations import ActivationsSettings, Tap
 from phasescope.params.settings import RunSettings
+from phasescope.params.train import TrainJob
 from phasescope.params.transfer import TransferSettings
-from phasescope.schedule import checkpoint_steps
+from phasescope.schedule import checkpoint_steps, evaluation_steps
 
 
 class Images(NamedTuple):
@@ -54,7 +55,7 @@ class Layer:
 class Run:
     """What must be known of a run to tell how much is kept of it, and how much is computed."""
 
-    def __init__(self, settings: RunSettings, images: Images) -> None:
+    def __init__(self, settings: RunSettings, images: Images, job: TrainJob | None = None) -> None:
         self.settings, self.images = settings, images
         #: One for each class, or one number.
         self.outputs = settings.train.outputs(images.classes)
@@ -62,8 +63,14 @@ class Run:
         #: Inputs of the network, and what passes through its layers: nothing is known but the shape.
         self.inputs = blank(self.network, images.channels, images.resolution)
         self.embedded = embed(self.network, self.inputs)
-        kept = settings.activations
-        self.seeds, self.steps = len(settings.train.seeds), len(checkpoint_steps(settings.train.iterations))
+        kept, trained = settings.activations, settings.train
+        self.seeds, self.steps = len(trained.seeds), len(checkpoint_steps(trained.iterations))
+        #: Updates of a seed, and how often loss and accuracy are looked at.
+        self.updates = trained.iterations
+        self.evaluations = len(evaluation_steps(trained.iterations, trained.evaluate_every))
+        if job is not None and job.files:  # others trained
+            self.seeds, self.steps, self.updates = len(job.seeds), len(job.steps), 0
+            self.evaluations = self.steps
         self.train, self.test = kept_of(images, kept)
         given = shapes(self.network, kept.taps, images.channels, images.resolution)
         pooled = [Tap(name=tap.name) for tap in kept.taps if tap.pool is not None]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from phasescope.budget.outputs import LABELS, evaluations
+from phasescope.budget.outputs import LABELS
 from phasescope.budget.runs import Images, Layer, Run, kept_of
 from phasescope.compute import Compute
 from phasescope.measures.complexity import BLOCK
@@ -117,9 +117,9 @@ def train(run: Run, workers: int) -> Work:
     """Updates of every seed, and the images whose loss is looked at."""
     settings, (operations, calls) = run.settings.train, _passes(run)
     batch = min(settings.batch_size, run.images.train)
-    update = Work(UPDATE * operations * batch, calls + OVERHEAD).times(settings.iterations)
+    update = Work(UPDATE * operations * batch, calls + OVERHEAD).times(run.updates)
     images = min(EVALUATION_IMAGES, run.images.train) + run.images.test
-    looked_at = Work(operations * images, calls * images / EVALUATION_BATCH).times(evaluations(run))
+    looked_at = Work(operations * images, calls * images / EVALUATION_BATCH).times(run.evaluations)
     return _side_by_side(update + looked_at, run.seeds, workers) + Work(starts=1)
 
 

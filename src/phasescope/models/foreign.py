@@ -6,6 +6,7 @@ A file is a `.safetensors`, or what `torch.save` makes: a state_dict, or a check
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,23 +43,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def fitted(weights: Mapping[str, torch.Tensor], network: nn.Module, where: object) -> dict[str, torch.Tensor]:
-    """The same by the names of a network's state_dict, all of which are there in their shapes.
-
-    The names that wrappers put before others are taken off, and one that all names of the network have in common, such
-    as that of the attribute under which a Lightning module keeps it; what else is in the file then does not count.
+    """The same by the names of a network's state_dict, all of which are there in their shapes, and lose no digits.
 
     Raises:
-        UserError: names are missing or too many, or shapes differ; each is told.
+        UserError: names are missing or too many, or shapes or kinds of numbers differ; each is told.
     """
-    wanted = network.state_dict()
-    plain = {WRAPPERS.sub(r"\1", name): value for name, value in weights.items()}
-    found = plain
-    if not wanted.keys() <= plain.keys():
-        first = next(iter(wanted))
-        fronts = [name.removesuffix(first) for name in plain if name.endswith(f".{first}")]
-        whole = [front for front in fronts if all(front + name in plain for name in wanted)]
-        if len(whole) == 1:
-            found = {name: plain[whole[0] + name] for name in wanted}
+    wanted, found = network.state_dict(), named(weights, network)
     mistakes = [
         _told("missing", [name for name in wanted if name not in found]),
         _told("not in the network", [name for name in found if name not in wanted]),
@@ -70,10 +60,49 @@ def fitted(weights: Mapping[str, torch.Tensor], network: nn.Module, where: objec
                 if name in found and found[name].shape != value.shape
             ],
         ),
+        _told(
+            "of another kind",
+            [
+                f"{name} {_kind(found[name])} instead of {_kind(value)}"
+                for name, value in wanted.items()
+                if name in found and not _fits(found[name].dtype, value.dtype)
+            ],
+        ),
     ]
     if any(mistakes):
         raise UserError(f"{where}: not of this network: {'; '.join(filter(None, mistakes))}")
     return {name: found[name] for name in wanted}
+
+
+def named(weights: Mapping[str, torch.Tensor], network: nn.Module) -> Mapping[str, torch.Tensor]:
+    """The same by the names that the network has, as far as they can be told.
+
+    The names that wrappers put before others are taken off, and one that all names of the network have in common, such
+    as that of the attribute under which a Lightning module keeps it; what else is in the file then does not count.
+    """
+    wanted = network.state_dict().keys()
+    if wanted <= weights.keys():
+        return weights
+    # A network may have a module of such a name itself, so it is taken off on both sides.
+    own = {WRAPPERS.sub(r"\1", name): name for name in wanted}
+    plain = {WRAPPERS.sub(r"\1", name): value for name, value in weights.items()}
+    if not own.keys() <= plain.keys():
+        first = next(iter(own))
+        fronts = [name.removesuffix(first) for name in plain if name.endswith(f".{first}")]
+        whole = [front for front in fronts if all(front + name in plain for name in own)]
+        if len(whole) == 1:
+            return {own[name]: plain[whole[0] + name] for name in own}
+    return {own.get(name, name): value for name, value in plain.items()}
+
+
+def _fits(given: torch.dtype, wanted: torch.dtype) -> bool:
+    """Whether numbers are of the same kind, and none loses digits: float16 as float32, but no integers, nor float64."""
+    same = given.is_floating_point == wanted.is_floating_point
+    return same and torch.promote_types(given, wanted) == wanted
+
+
+def _kind(values: torch.Tensor) -> str:
+    return str(values.dtype).removeprefix("torch.")
 
 
 def _told(what: str, names: list[str]) -> str:
@@ -92,7 +121,23 @@ def _safetensors(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read as safetensors ({error}); it may be cut short") from None
 
 
+def _require_as_long_as_it_says(path: Path) -> None:
+    """Refuse an archive that would unpack to more than it is long: torch packs nothing, and reads what others pack.
+
+    Raises:
+        UserError: it is such an archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+    except (zipfile.BadZipFile, OSError):  # older ones are none; the rest is told by torch
+        return
+    if unpacked > path.stat().st_size:
+        raise UserError(f"{path}: says that it holds {unpacked:,} bytes, more than it is long; save it with torch.save")
+
+
 def _saved(path: Path) -> dict[str, Any]:
+    _require_as_long_as_it_says(path)
     try:
         with warnings.catch_warnings(action="ignore"):  # such as of a pickle's protocol, before it is refused
             content = torch.load(path, map_location="cpu", weights_only=True)

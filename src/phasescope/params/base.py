@@ -39,6 +39,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # some hold mappings, such as of arguments
+
     def only(self, wanted: Set[str], **changes: Any) -> Self:
         """The same with all settings at their defaults but for those that are wanted, or are changed."""
         fields = type(self).model_fields

@@ -97,30 +97,41 @@ def read(path: Path) -> Settings:
     return settings
 
 
-def shares(settings: Settings, recorded: Mapping[str, TrainJob] | None = None) -> dict[str, dict[str, Any]]:
-    """Each stage's share of the settings, by the name of the file under `configs/` that it is written to.
+def jobs(settings: Settings, recorded: Mapping[str, TrainJob] | None = None) -> dict[str, TrainJob]:
+    """All that `train` needs to know of every run.
 
-    Of checkpoints that others saved and that are not here, it says what was `recorded` of them.
+    Of checkpoints that others saved and that are not here, it is what was `recorded` of them.
 
     Raises:
         UserError: there are none, and nothing is recorded of them.
     """
+    found = {}
+    for name, run in settings.runs.items():
+        code = own.digests(run.model.name) | own.digests(run.train.loss)
+        job = TrainJob(dataset=run.dataset, model=run.model, code=code, **run.train.model_dump())
+        found[name] = job if job.checkpoints is None else _imported(name, job, (recorded or {}).get(name))
+    return found
+
+
+def shares(settings: Settings, recorded: Mapping[str, TrainJob] | None = None) -> dict[str, dict[str, Any]]:
+    """Each stage's share of the settings, by the name of the file under `configs/` that it is written to.
+
+    Raises:
+        UserError: as `jobs`, which `recorded` is for.
+    """
     files: dict[str, dict[str, Any]] = {}
     for name, dataset in settings.datasets.items():
         files[f"datasets/{name}.json"] = {**dataset.model_dump(), "code": own.digests(dataset.source)}
+    for name, job in jobs(settings, recorded).items():
+        files[f"runs/{name}/train.json"] = job.model_dump()
     for name, run in settings.runs.items():
-        code = own.digests(run.model.name) | own.digests(run.train.loss)
-        training = TrainJob(dataset=run.dataset, model=run.model, code=code, **run.train.model_dump())
-        if training.checkpoints is not None:
-            training = _imported(name, training, (recorded or {}).get(name))
-        files[f"runs/{name}/train.json"] = training.model_dump()
         for section in PER_RUN.keys() - {"train"}:
             files[f"runs/{name}/{section}.json"] = getattr(run, section).model_dump()
     for name, transfer in settings.transfer.items():
         files[f"transfer/{name}.json"] = transfer.model_dump()
     for name, measure in settings.measures.items():
-        job = MeasureJob(code=own.digests(measure.function), **measure.model_dump())
-        files[f"measures/{name}.json"] = job.model_dump()
+        code = own.digests(measure.function)
+        files[f"measures/{name}.json"] = MeasureJob(code=code, **measure.model_dump()).model_dump()
     runs = list(settings.runs)
     files["theory.json"] = settings.theory.model_dump()
     files["phases.json"] = PhasesJob(runs=runs, **settings.phases.model_dump()).model_dump()

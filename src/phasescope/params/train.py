@@ -79,7 +79,7 @@ class TrainJob(TrainSettings):
     def steps(self) -> list[int]:
         """The steps of the checkpoints."""
         if self.files:
-            return [int(step) for step in next(iter(self.files.values()))]
+            return sorted(map(int, next(iter(self.files.values()))))  # JSON has them in the order of texts
         return checkpoint_steps(self.iterations)
 
     @property

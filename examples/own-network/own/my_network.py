@@ -1,0 +1,25 @@
+"""A network of one's own: anything that takes images (sample, channel, row, column) to logits (sample, class)."""
+
+import torch
+from torch import nn
+
+
+class MyNetwork(nn.Module):
+    """Two convolutions with a shortcut, the mean over the image, and a dense layer."""
+
+    def __init__(self, channels: int, outputs: int, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, 2, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+        self.block = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.head = nn.Linear(4 * width, outputs)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images to logits."""
+        maps = self.stem(images)
+        return self.head(self.pool(maps + self.block(maps)).flatten(1))
+
+
+def build(channels: int, outputs: int, width: int = 8) -> nn.Module:
+    """What `model: my_network:build` calls, with what it takes of `channels`, `resolution`, `outputs`, `arguments`."""
+    return MyNetwork(channels, outputs, width)
