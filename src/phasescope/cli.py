@@ -134,9 +134,9 @@ def take(
         str | None, typer.Option(help="that the network was trained with", show_default="that of train")
     ] = None,
 ) -> None:
-    """Make a run from checkpoints that others saved: .pt, .pth, .ckpt or .safetensors.
+    """Make a run from checkpoints that others saved.
 
-    Every file is read, without running anything in it, and fitted to the network; then the files are brought into
+    Every file (.pt, .pth, .ckpt, .safetensors) is read, without running anything in it, and fitted to the network; then the files are brought into
     checkpoints/NAME (hard links, where that is possible) and the run is added to params.yaml. If anything is wrong,
     nothing is changed.
     """
