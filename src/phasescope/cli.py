@@ -136,9 +136,9 @@ def take(
 ) -> None:
     """Make a run from checkpoints that others saved.
 
-    Every file (.pt, .pth, .ckpt, .safetensors) is read, without running anything in it, and fitted to the network; then the files are brought into
-    checkpoints/NAME (hard links, where that is possible) and the run is added to params.yaml. If anything is wrong,
-    nothing is changed.
+    Every file (.pt, .pth, .ckpt, .safetensors) is read, without running anything in it, and fitted to the network; then
+    the files are brought into checkpoints/NAME (hard links, where that is possible) and the run is added to
+    params.yaml. If anything is wrong, nothing is changed.
     """
     sys.exit(guarded(lambda: _import(name, source, dataset, model, pattern, tap, loss)))
 
