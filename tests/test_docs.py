@@ -48,6 +48,7 @@ def test_every_picture_and_page_that_is_linked_is_there():
         "docs/theory.md",
         "docs/linear-network.md",
         "docs/kernel.md",
+        "docs/report.md",
         "CONTRIBUTING.md",
     ):
         for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", (ROOT / document).read_text()):
