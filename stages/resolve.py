@@ -73,7 +73,7 @@ def note_unwatched(source: str, names: set[str]) -> None:
 
 
 def remove_stale(runs: set[str], transfers: set[tuple[str, str]]) -> None:
-    """Remove results of runs and transfers that params.yaml no longer has; `phases`, `figures` and `report` depend on all.
+    """Remove results of runs and transfers that params.yaml no longer has; `phases`, `figures`, `report` depend on all.
 
     Only directories that phasescope completed go; DVC's cache still has them, and the run's stores stay.
     """
