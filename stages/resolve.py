@@ -69,7 +69,7 @@ def note_unwatched(source: str, names: set[str]) -> None:
 def remove_stale(runs: set[str], named: set[tuple[str, str]]) -> None:
     """Remove results of runs that params.yaml no longer has, and those that are not `named` of what has names there.
 
-    `phases` and `figures` depend on all results.
+    `phases`, `figures` and `report` depend on all results.
 
     Only directories that phasescope completed go; DVC's cache still has them, and the run's stores stay.
     """

@@ -102,6 +102,7 @@ def make(path: Path) -> Project:
         shutil.copy(ROOT / name, project.path)
     for name in ("own", "checkpoints"):
         (project.path / name).mkdir()
+        (project.path / name / ".gitkeep").touch()  # a clone has them too
     (project.path / "params.yaml").write_text(PARAMS)
     project.call("git", "init", "--quiet")
     project.call("dvc", "init", "--quiet")

@@ -12,8 +12,7 @@ import pytest
 
 from drawn import FULL, SETTINGS, STEPS, results_of_a_run
 from phasescope import mechanisms, phases
-from phasescope.figures import distributions
-from phasescope.figures.all import draw
+from phasescope.figures import curves, distributions, kernel
 from phasescope.figures.drawing import save
 from phasescope.figures.points import UNIT, points
 from phasescope.params.activations import ActivationsSettings
@@ -53,9 +52,7 @@ def parts(tmp_path_factory):
     ]
     many = replace(many, distributions=many.distributions.assign_coords({"class": [HOSTILE, *range(1, 20)]}))
     grids = {"few": contents.grid(few.distributions), HOSTILE: contents.grid(many.distributions)}
-    drawings = [
-        drawing for drawing in draw({"few": few}, SETTINGS) if drawing.name in ("probes", "alignment", "kernel")
-    ]
+    drawings = [curves.probes({"few": few}), kernel.kernel({"few": few.kernel}), kernel.alignment({"few": few.kernel})]
     drawings.append(distributions.figure_4("many", results_of_a_run(classes=20).distributions, SETTINGS))
     return {
         "runs": runs,
@@ -171,7 +168,7 @@ def test_what_was_made_alike_is_told_once():
 
 
 def test_the_points_of_a_figure_are_where_they_are_drawn(tmp_path):
-    (drawing,) = [one for one in draw({"a": results_of_a_run()}, SETTINGS) if one.name == "probes"]
+    drawing = curves.probes({"a": results_of_a_run()})
     save(drawing, tmp_path, SETTINGS)
     (axes,) = drawing.figure.axes
     (panel,) = points(drawing.figure)["panels"]

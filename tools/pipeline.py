@@ -120,8 +120,9 @@ HEAD = """\
 # code/: `resolve` writes there the digests of its script and of exactly the modules that the script reaches (a test
 # compares), so that an edit re-runs what it can change and no more. DVC itself sees the code of `resolve` alone: a hundred
 # entries in dvc.lock for every stage of every run would take it most of its time.
-# `phases` and `figures` depend on the whole folder of results, for a list of runs cannot stand in here: they read the runs
-# that params.yaml names, refuse to go on where one is missing, and `resolve` clears the results of runs that are gone.
+# `phases`, `figures` and `report` depend on the whole folder of results, for a list of runs cannot stand in here: they read
+# the runs that params.yaml names, refuse to go on where one is missing, and `resolve` clears the results of runs that are
+# gone. `report` reads its template, style and script from the package, which no module imports: they stand in its list.
 # configs/ is kept in git and stays where it is when `resolve` refuses a mistake (persist). watch/<source>/ says what raw
 # files `prepare` reads: `watch` in stages/dvc.yaml writes it, and for what has none (digits), `resolve`.
 # `exec`: a shell that stays between DVC and a stage (dash does) would keep the stage running after `kill -9` of DVC.
