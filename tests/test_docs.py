@@ -44,6 +44,8 @@ def test_every_picture_and_page_that_is_linked_is_there():
         "README.md",
         "docs/settings.md",
         "docs/sharing.md",
+        "docs/import.md",
+        "examples/own-network/README.md",
         "docs/log.md",
         "docs/theory.md",
         "docs/linear-network.md",
