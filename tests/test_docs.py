@@ -43,6 +43,7 @@ def modules(folder):
 def test_every_picture_and_page_that_is_linked_is_there():
     for document in (
         "README.md",
+        "examples/own-network/README.md",
         "CONTRIBUTING.md",
         *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
     ):

@@ -95,6 +95,15 @@ def test_names_are_those_of_the_plain_network(tmp_path, around):
     assert set(load_file(tmp_path / "seed_0" / "step_1.safetensors")) == set(Tied().state_dict())
 
 
+def test_with_several_processes_names_are_those_of_the_plain_network(tmp_path):
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        train(tmp_path, 1, lambda model: nn.parallel.DistributedDataParallel(model, find_unused_parameters=True))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert set(load_file(tmp_path / "seed_0" / "step_1.safetensors")) == set(Tied().state_dict())
+
+
 def test_of_several_processes_the_first_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     for rank in (1, 0):

@@ -259,7 +259,8 @@ def _import(
     if loss is not None:
         run["train"] = {"loss": loss}
     if taps:
-        run["activations"] = {"taps": [parsed("tap", tap) for tap in taps]}
+        given = [(tap, parsed("tap", tap)) for tap in taps]
+        run["activations"] = {"taps": [found if isinstance(found, dict) else tap for tap, found in given]}
     taken = bring(name, source, run, pattern)
     print(
         f"{name}: {len(taken.seeds) * len(taken.steps)} checkpoints, seeds {taken.seeds}, steps {taken.steps}, "
