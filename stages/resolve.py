@@ -34,7 +34,7 @@ def main() -> None:
     replace(stage.CODE, {f"{script.stem}.json": digests(script) for script in scripts})
     for source in {*EMBEDDED, *filter(is_own, (dataset.source for dataset in settings.datasets.values()))}:
         note_unwatched(source, {name for name, dataset in settings.datasets.items() if dataset.source == source})
-    remove_stale(set(settings.runs), {(to.run, f"transfer-{to.dataset}") for to in settings.transfer.values()})
+    remove_stale(set(settings.runs), {(to.run, to.dataset) for to in settings.transfer.values()})
     wide_console().print(table(budget(settings, stage.DATASETS)))
 
 
@@ -73,14 +73,15 @@ def note_unwatched(source: str, names: set[str]) -> None:
 
 
 def remove_stale(runs: set[str], transfers: set[tuple[str, str]]) -> None:
-    """Remove results of runs and transfers that params.yaml no longer has; `phases` and `figures` depend on all.
+    """Remove results of runs and targets that params.yaml no longer has; `phases` and `figures` depend on all.
 
     Only directories that phasescope completed go; DVC's cache still has them, and the run's stores stay.
     """
     for folder in stage.RESULTS.glob("*"):
         if folder.is_dir():
             for result in folder.iterdir():
-                wanted = not result.name.startswith("transfer-") or (folder.name, result.name) in transfers
+                stage_name, _, target = result.name.partition("-")
+                wanted = stage_name not in ("transfer", "advise") or (folder.name, target) in transfers
                 if not (folder.name in runs and wanted) and (result / MANIFEST).exists():
                     shutil.rmtree(result)
             if not any(folder.iterdir()):

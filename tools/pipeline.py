@@ -68,13 +68,16 @@ STAGES: dict[str, dict[str, Any]] = {
         }
         for measure in ("complexity", "kernel")
     },
-    "transfer": {
-        "foreach": "${transfer}",
-        "deps": ["configs/transfer/${key}.json", "runs/${item.run}/train", "runs/${item.run}/activations", DATASET],
-        "outs": [
-            "results/${item.run}/transfer-${item.dataset}",
-            "provenance/runs/${item.run}/transfer-${item.dataset}.json",
-        ],
+    **{
+        name: {
+            "foreach": "${transfer}",
+            "deps": ["configs/transfer/${key}.json", "runs/${item.run}/train", "runs/${item.run}/activations", DATASET],
+            "outs": [
+                f"results/${{item.run}}/{name}-${{item.dataset}}",
+                f"provenance/runs/${{item.run}}/{name}-${{item.dataset}}.json",
+            ],
+        }
+        for name in ("transfer", "advise")
     },
     "phases": {
         "deps": ["configs/phases.json", "results"],

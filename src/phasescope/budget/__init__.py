@@ -31,7 +31,7 @@ KNOWN = {
     "cifar10": (3, 50_000, 10_000, 10),
     "cifar100": (3, 50_000, 10_000, 100),
 }
-STAGES = ("train", "activations", "decode", "probe", "distributions", "information", "complexity", "kernel", "transfer")
+STAGES = ("train", "activations", "decode", "probe", "distributions", "information", "complexity", "kernel", "transfer", "advise")
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,11 @@ def budget(settings: Settings, datasets: Path, workers: int = 1) -> Budget:
                 kept = outputs.transfer(run, transfer, target)
                 done = partial(work.transfer, run, transfer, target, workers)
                 stages.append(Stage("transfer", f"results/{name}/transfer-{transfer.dataset}", kept, done))
+                kept, done = (
+                    outputs.advise(run, transfer, target),
+                    partial(work.advise, run, transfer, target, workers),
+                )
+                stages.append(Stage("advise", f"results/{name}/advise-{transfer.dataset}", kept, done))
             classified = sum(len(t.classifiers) * len(t.labels) for t, _ in targets)
             runs[name] = RunBudget(
                 checkpoints=run.seeds * run.steps,
