@@ -1,4 +1,4 @@
-"""Stage `advise`: which checkpoint and layer to transfer from: held-out accuracies of the labels that `transfer` reads."""
+"""Stage `advise`: what tells which checkpoint and layer of a run to transfer from, for the labels of `transfer`."""
 
 from dataclasses import asdict
 from typing import Any

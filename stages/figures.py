@@ -33,6 +33,7 @@ def main() -> None:
             times=times[name],
             scaled=job.scaled.get(name),
             transfers=transfers,
+            advised={target: run.measure(f"advise-{target}") for target in job.transfers[name]},
             **measures,
         )
     solved, network = (read_theory(stage.THEORY / model).load() for model in ("feature-strength", "linear-network"))

@@ -43,7 +43,7 @@ class Candidate:
     measured: float  #: held-out accuracy, mean over seeds
     accuracy: float  #: what to expect: of the best, less the luck of having been chosen; of others as measured
     interval: Interval  #: of that
-    cost: float  #: by how much the best is to be expected to be better; may be less than 0 if tied
+    cost: float  #: by how much the best is to be expected to be better; 0 where luck explains all of it
     cost_interval: Interval  #: its lower end holds for all candidates at once
     tied: bool  #: it cannot be told from the best
 
@@ -169,7 +169,7 @@ class _Evidence:
         if place == self.best:
             return mean, *_less(mean, self.luck, (0.0, 1.0)), 0.0, (0.0, 0.0), True
         behind, leads = self.means[self.best] - mean, self.luck - errors
-        cost, (_, upper) = _less(behind, leads, (-1.0, 1.0))
+        cost, (_, upper) = _less(behind, leads, (0.0, 1.0))
         lower = min(float(behind - self._lead(place, self.tied)), cost)
         accuracy, interval = _less(mean, errors - errors.mean(), (0.0, 1.0))
         return mean, accuracy, interval, cost, (lower, upper), bool(self.tied[place])

@@ -60,9 +60,7 @@ class Measured(NamedTuple):
     kept: np.ndarray  #: (sample,) indices of the samples in the target
 
 
-def measure(
-    run: Run, target_path: Path, readings: Sequence[Reading], compute: Compute, cache: CellCache
-) -> Measured:
+def measure(run: Run, target_path: Path, readings: Sequence[Reading], compute: Compute, cache: CellCache) -> Measured:
     """Read off the target at all checkpoints and taps of a run what the cache does not have.
 
     For a target that is the run's own dataset the stored activations will do; of their samples those are used that the

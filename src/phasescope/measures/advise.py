@@ -1,7 +1,7 @@
 """Held-out accuracy of a linear classifier of a target's labels, of which every one is held out once.
 
-The classifier is ridge regression on one-hot labels. It is cross-validated over all samples, and fitted to a few of each
-class as well. Folds and draws are the same for every checkpoint and layer, so that these are compared in pairs.
+The classifier is ridge regression on one-hot labels. It is cross-validated over all samples, and fitted to a few of
+each class as well. Folds and draws are the same for every checkpoint and layer, so that these are compared in pairs.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from phasescope.params.transfer import ReadingSettings
 
 #: Parts that the samples are cut into, each held out once.
 FOLDS = 10
-#: How many samples of each class are drawn for a fit to few labels, and how often: the fewer, the more it matters which.
+#: How many samples of each class are drawn for a fit to few labels, and how often: of few it matters more which.
 DRAWS = {5: 20, 10: 20, 100: 5}
 
 VARIABLES = {
