@@ -9,7 +9,8 @@ Who names the best of many reports the luckiest too. The best is therefore chose
 as the error of the replicate's choice is above zero, the best is worth less than was measured (on the mean) and may be
 (at the quantiles). Candidates are tied with the best if they are not behind it by more than the largest error among the
 tied, which is found by striking out those that are, until none is (multiple comparisons with the best, Hsu 1981; the
-model confidence set of Hansen, Lunde & Nason 2011).
+model confidence set of Hansen, Lunde & Nason 2011). That many are tied says that the labels are few, not that any
+will do: what is cheaper to train is named by the rule of one standard error (Breiman et al. 1984).
 """
 
 from dataclasses import asdict, dataclass
@@ -41,10 +42,17 @@ class Candidate:
     step: int
     layer: str
     measured: float  #: held-out accuracy, mean over seeds
-    accuracy: float  #: what to expect: of the best, less the luck of having been chosen; of others as measured
-    interval: Interval  #: of that
-    cost: float  #: by how much the best is to be expected to be better; 0 where luck explains all of it
-    cost_interval: Interval  #: its lower end holds for all candidates at once
+    #: What to expect of the networks that were trained, mean over seeds, and its interval: of the best as measured,
+    #: less the luck of having been chosen; of others as measured. Samples are bootstrapped, and draws of few labels.
+    accuracy: float
+    interval: Interval
+    #: The same of networks that are trained anew: seeds are bootstrapped too. None if there is only one.
+    anew: float | None
+    anew_interval: Interval | None
+    #: By how much the best is to be expected to be better, of networks trained anew (of one seed: of these); 0 where
+    #: luck explains all of it. The lower end of its interval holds for all candidates at once.
+    cost: float
+    cost_interval: Interval
     tied: bool  #: it cannot be told from the best
 
 
@@ -67,7 +75,7 @@ class Advice:
     seeds: int
     tie: bool  #: the last checkpoint cannot be told from the best
     best: Candidate
-    earliest_tied: Candidate  #: of the earliest step that has one tied with the best
+    earliest: Candidate  #: of the earliest step that has one no further from the best than a standard error
     last: Candidate  #: the last checkpoint's best layer
     last_same_layer: Candidate  #: the last checkpoint's layer of that name
     minimum: Minimum | None  #: None: no loss is known
@@ -112,7 +120,7 @@ def advise(measured: Dataset, label: str, per_class: int | None = None, losses: 
         seeds=measured.sizes["seed"],
         tie=of_last[0].tied,
         best=best,
-        earliest_tied=min((candidate for candidate in ranking if candidate.tied), key=lambda tied: tied.step),
+        earliest=min((candidates[place] for place in evidence.near), key=lambda near: (near.step, -near.measured)),
         last=of_last[0],
         last_same_layer=next(candidate for candidate in of_last if candidate.layer == best.layer),
         minimum=_minimum([candidate for candidate in candidates if candidate.layer == best.layer], losses),
@@ -140,7 +148,8 @@ class _Evidence:
     """What was measured of all candidates, (candidate,), and replicates of its errors, (resample, candidate)."""
 
     means: Array
-    errors: Array
+    of_samples: Array  #: errors that are due to the samples, and to the draws of few labels
+    of_seeds: Array | None  #: errors that are due to the seeds; None of a single one
 
     @classmethod
     def of(cls, measured: Dataset, per_class: int | None) -> "_Evidence":
@@ -155,35 +164,42 @@ class _Evidence:
         by_sample, by_seed = _by(right.mean("seed"), "sample"), _by(right.sum("sample") / held_out.sum(), "seed")
         means = by_seed.mean(axis=0)
         resampled = resampled_means(np.column_stack([by_sample, held_out]), RESAMPLES)
-        errors = resampled[:, :-1] / resampled[:, -1:] - means
-        rng = np.random.default_rng(1)
-        for each in (by_seed, by_draw):
-            if each is not None and (count := len(each)) > 1:
-                drawn = each[rng.integers(count, size=(RESAMPLES, count))].mean(axis=1)
-                errors += np.sqrt(count / (count - 1)) * (drawn - each.mean(axis=0))
-        return cls(means, errors)
+        of_samples = resampled[:, :-1] / resampled[:, -1:] - means
+        if by_draw is not None and len(by_draw) > 1:
+            of_samples += _drawn(by_draw, 1)
+        return cls(means, of_samples, _drawn(by_seed, 2) if len(by_seed) > 1 else None)
 
-    def about(self, place: int) -> tuple[float, float, Interval, float, Interval, bool]:
+    def about(self, place: int) -> tuple[float, float, Interval, float | None, Interval | None, float, Interval, bool]:
         """All that a `Candidate` says besides where it is."""
-        mean, errors = float(self.means[place]), self.errors[:, place]
+        mean = float(self.means[place])
+        here = self._worth(place, self.of_samples)
+        anew = (None, None) if self.of_seeds is None else self._worth(place, self.errors)
         if place == self.best:
-            return mean, *_less(mean, self.luck, (0.0, 1.0)), 0.0, (0.0, 0.0), True
-        behind, leads = self.means[self.best] - mean, self.luck - errors
-        cost, (_, upper) = _less(behind, leads, (0.0, 1.0))
+            return mean, *here, *anew, 0.0, (0.0, 0.0), True
+        behind = self.means[self.best] - mean
+        cost, (_, upper) = _less(behind, self._luck(self.errors) - self.errors[:, place], (0.0, 1.0))
         lower = min(float(behind - self._lead(place, self.tied)), cost)
-        accuracy, interval = _less(mean, errors - errors.mean(), (0.0, 1.0))
-        return mean, accuracy, interval, cost, (lower, upper), bool(self.tied[place])
+        return mean, *here, *anew, cost, (lower, upper), bool(self.tied[place])
+
+    @cached_property
+    def errors(self) -> Array:
+        """All errors."""
+        return self.of_samples if self.of_seeds is None else self.of_samples + self.of_seeds
 
     @cached_property
     def best(self) -> int:
         """The place of the best candidate; the earliest of equal ones."""
         return int(self.means.argmax())
 
-    @cached_property
-    def luck(self) -> Array:
+    def _worth(self, place: int, errors: Array) -> tuple[float, Interval]:
+        """What accuracy to expect of a candidate, and between which values, for errors of some kind."""
+        of_one = errors[:, place] - errors[:, place].mean()
+        return _less(self.means[place], self._luck(errors) if place == self.best else of_one, (0.0, 1.0))
+
+    def _luck(self, errors: Array) -> Array:
         """The error, in each replicate, of the candidate that is the best there, (resample,)."""
-        highest = np.argmax(self.means + self.errors, axis=1)
-        return np.asarray(np.take_along_axis(self.errors, highest[:, None], axis=1)[:, 0])
+        highest = np.argmax(self.means + errors, axis=1)
+        return np.asarray(np.take_along_axis(errors, highest[:, None], axis=1)[:, 0])
 
     @cached_property
     def tied(self) -> Array:
@@ -198,9 +214,23 @@ class _Evidence:
                 return kept
             tied = kept
 
+    @cached_property
+    def near(self) -> list[int]:
+        """The places of candidates that are tied, and no further behind the best than a standard error of that."""
+        scale = (self.errors - self.errors[:, [self.best]]).std(axis=0)
+        near: list[int] = np.flatnonzero(self.tied & (self.means.max() - self.means <= scale + 1e-9)).tolist()
+        return near
+
     def _lead(self, place: int, among: Array) -> float:
         """How far the best of some equal candidates may seem to be ahead of one of them."""
         return float(np.quantile(self.errors[:, among].max(axis=1) - self.errors[:, place], 1 - _TAIL))
+
+
+def _drawn(values: Array, seed: int) -> Array:
+    """Errors (resample, candidate) of the mean of some values (seed or draw, candidate), with their full variance."""
+    count = len(values)
+    drawn = values[np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))].mean(axis=1)
+    return np.asarray(np.sqrt(count / (count - 1)) * (drawn - values.mean(axis=0)))
 
 
 def _by(values: DataArray, dim: str) -> Array:

@@ -46,11 +46,17 @@ def table(run: str, target: str, advice: Advice, few: Mapping[int, Advice | None
     """The ranking and the advice in words; below it that for few labels, where it is given."""
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     shown.title = f"{run} → {target}: {advice.label}"
-    for heading in ("rank", "step"):
+    for heading in ("\nrank", "\nstep"):
         shown.add_column(heading, justify="right")
-    shown.add_column("layer")
+    shown.add_column("\nlayer")
     interval = f"{100 * CONFIDENCE:.0f} %"
-    for heading in ("accuracy %", interval, "costs points", interval):
+    for heading in (
+        "\naccuracy %",
+        f"{interval} of\nthese",
+        f"{interval} of\nnew seeds",
+        "costs\npoints",
+        f"\n{interval}",
+    ):
         shown.add_column(heading, justify="right", no_wrap=True)
     shown.add_column("")
     names = _names(advice)
@@ -59,9 +65,13 @@ def table(run: str, target: str, advice: Advice, few: Mapping[int, Advice | None
             costs = (
                 ("–", "") if candidate == advice.best else (_points(candidate.cost), _between(candidate.cost_interval))
             )
-            accuracy = f"{100 * candidate.measured:.1f}", _between(candidate.interval)
+            accuracy = (
+                f"{100 * candidate.measured:.1f}",
+                _between(candidate.interval),
+                "?" if candidate.anew_interval is None else _between(candidate.anew_interval),
+            )
             told = names.get(candidate, []) + ["tied"] * (
-                candidate.tied and candidate not in (advice.best, advice.earliest_tied)
+                candidate.tied and candidate not in (advice.best, advice.earliest)
             )
             shown.add_row(str(rank), str(candidate.step), candidate.layer, *accuracy, *costs, ", ".join(told))
     parts = [shown, *(Text(line) for line in sentences(advice, pixels))]
@@ -72,12 +82,16 @@ def table(run: str, target: str, advice: Advice, few: Mapping[int, Advice | None
 
 def sentences(advice: Advice, pixels: float) -> list[str]:
     """The advice in words, a line each."""
-    best, last, earliest = advice.best, advice.last, advice.earliest_tied
+    best, last, earliest = advice.best, advice.last, advice.earliest
     each = "" if advice.per_class is None else f"{advice.per_class} labels per class, tested on the others of "
     lines = [
         f"take step {best.step}, {best.layer}: expect {100 * best.accuracy:.1f} % of new samples right, "
         f"{_between(best.interval)} ({each}{advice.labels:,} labels, {_count(advice.seeds, 'seed')}"
-        + (", which say nothing about others)" if advice.seeds == 1 else ")")
+        + (
+            f"; trained anew {_between(best.anew_interval)})"
+            if best.anew_interval
+            else ", which says nothing of others)"
+        )
         + ("" if advice.per_class else f"; of pixels {100 * pixels:.1f} %")
     ]
     if last == best:
@@ -87,7 +101,7 @@ def sentences(advice: Advice, pixels: float) -> list[str]:
         lines.append(f"the last checkpoint, step {last.step}, {last.layer}, {costs}" + (": a tie" if last.tied else ""))
     if earliest.step < best.step:
         lines.append(
-            f"step {earliest.step}, {earliest.layer}, is tied with the best and cheaper to train: costs "
+            f"step {earliest.step}, {earliest.layer}, is within a standard error of it and cheaper to train: costs "
             f"{_points(earliest.cost)} points, {_between(earliest.cost_interval)}"
         )
     if all(candidate.tied for candidate in advice.ranking):
@@ -118,7 +132,7 @@ def _few(few: Mapping[int, Advice | None]) -> Table:
     ):
         shown.add_column(heading, justify="left" if heading == "\nlayer" else "right", no_wrap=True)
     shown.add_column(f"\n{interval}", justify="right", no_wrap=True)
-    shown.add_column("earliest\ntied step", justify="right")
+    shown.add_column("earliest\nnear step", justify="right")
     for per_class, advice in few.items():
         if advice is None:
             shown.add_row(str(per_class), "–", "too few samples")
@@ -130,13 +144,13 @@ def _few(few: Mapping[int, Advice | None]) -> Table:
             else (_points(last.cost) + (" tie" if last.tied else ""), _between(last.cost_interval))
         )
         accuracy = f"{100 * best.accuracy:.1f}", _between(best.interval)
-        shown.add_row(str(per_class), str(best.step), best.layer, *accuracy, *costs, str(advice.earliest_tied.step))
+        shown.add_row(str(per_class), str(best.step), best.layer, *accuracy, *costs, str(advice.earliest.step))
     return shown
 
 
 def _names(advice: Advice) -> dict[Candidate, list[str]]:
     """What the candidates are called that have a name."""
-    named: list[tuple[Candidate, str]] = [(advice.best, "best"), (advice.earliest_tied, "earliest tied")]
+    named: list[tuple[Candidate, str]] = [(advice.best, "best"), (advice.earliest, "earliest")]
     named += [(advice.last, "last"), (advice.last_same_layer, "last")]
     if advice.minimum:
         named.append((advice.minimum.candidate, "reconstruction minimum"))

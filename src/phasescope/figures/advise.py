@@ -25,8 +25,8 @@ _PIXELS: dict[str, Any] = {"color": BLACK, "linestyle": ":", "linewidth": 1}
 def advice(run: str, target: str, measured: Dataset, losses: DataArray) -> Drawing:
     """Held-out accuracy of every layer at every step: with all labels above, with few below; a column per label.
 
-    Bands are intervals; full circles cannot be told from the best of their panel. Below, of each number of labels per
-    class the layer that is best with so many.
+    Bands are intervals, of several seeds those for networks trained anew; full circles cannot be told from the best of
+    their panel. Below, of each number of labels per class, the layer that is best with so many.
 
     Args:
         run: name of the run.
@@ -37,7 +37,7 @@ def advice(run: str, target: str, measured: Dataset, losses: DataArray) -> Drawi
     labels = told_apart(measured)
     figure, (stacks,) = side_by_side([len(labels)], heights=(2.2, 1.7))
     looks = tap_styles(str(layer) for layer in measured.layer.values)
-    few_looks = {
+    few_looks: dict[int, dict[str, Any]] = {
         per_class: {"color": colour, "linestyle": line}
         for per_class, colour, line in zip(
             measured.per_class.values.tolist(), (GREY, COLOURS[4], COLOURS[5]), ("-.", "--", "-"), strict=False
@@ -70,7 +70,7 @@ def advice(run: str, target: str, measured: Dataset, losses: DataArray) -> Drawi
         for axes in (upper, lower):
             step_axis(axes, measured.step.values)
     label(stacks, ("accuracy, all labels", "accuracy, few labels"))
-    plain = {"color": BLACK, "linestyle": "none"}
+    plain: dict[str, Any] = {"color": BLACK, "linestyle": "none"}
     marks = [
         Line2D([], [], linestyle="none", **_BEST, label="best"),
         Line2D([], [], linestyle="none", **_LAST, label="last checkpoint"),
@@ -98,8 +98,8 @@ def _curve(axes: Axes, rows: list[Row], candidates: Sequence[Candidate], names: 
     by_step = sorted(candidates, key=lambda candidate: candidate.step)
     steps = np.array([candidate.step for candidate in by_step])
     means = np.array([candidate.measured for candidate in by_step])
-    low, high = np.array([candidate.interval for candidate in by_step]).T
-    line = {"color": look["color"], "linestyle": look["linestyle"]}
+    low, high = np.array([candidate.anew_interval or candidate.interval for candidate in by_step]).T
+    line: dict[str, Any] = {"color": look["color"], "linestyle": look["linestyle"]}
     axes.plot(steps, means, **line)
     axes.fill_between(steps, low, high, color=look["color"], alpha=0.2, linewidth=0)
     tied = np.array([candidate.tied for candidate in by_step])
