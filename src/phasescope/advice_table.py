@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 from xarray import DataArray, Dataset
@@ -74,7 +74,7 @@ def table(run: str, target: str, advice: Advice, few: Mapping[int, Advice | None
                 candidate.tied and candidate not in (advice.best, advice.earliest)
             )
             shown.add_row(str(rank), str(candidate.step), candidate.layer, *accuracy, *costs, ", ".join(told))
-    parts = [shown, *(Text(line) for line in sentences(advice, pixels))]
+    parts: list[RenderableType] = [shown, *(Text(line) for line in sentences(advice, pixels))]
     if few:
         parts.append(_few(few))
     return Group(*parts)
