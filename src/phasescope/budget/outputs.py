@@ -28,7 +28,7 @@ MEASURES, SHARES = 1.0, 0.3
 #: Kernels, which hold every number twice.
 KERNELS = 0.58
 #: Fits to few labels: accuracies, of which some are not there, and counts of up to 20.
-FEW_ACCURACY, FEW_CORRECT = 0.7, 0.5
+FEW_ACCURACY, FEW_CORRECT = 0.3, 0.46
 #: Activations, by what is read and by dtype. A ReLU leaves about half of its outputs zero, an average few of them.
 ACTIVATIONS = {
     "softmax": {"float16": 0.85, "float32": 0.9, "float64": 0.52},
@@ -329,7 +329,7 @@ def advise(run: Run, settings: TransferSettings, target: Images) -> Store:
             "correct": Array((*run.cells, labels, samples), "int8", CORRECT),
             "few_accuracy": _measures(*run.cells, labels, budgets, max(DRAWS.values()), ratio=FEW_ACCURACY),
             "few_correct": Array((*run.cells, labels, budgets, samples), "int8", FEW_CORRECT),
-            "held_out": Array((labels, budgets, samples), "int64", COUNTING),
+            "held_out": Array((labels, budgets, samples), "int64", COUNTING / 2),  # small numbers
             "count": _counting(labels, classes),
             "pixel_accuracy": _measures(labels),
         },
