@@ -387,8 +387,8 @@ def test_advice_on_digits_and_their_dominant_quadrant(tmp_path, no_few, capsys):
     """VGG-8 of the default project. All of the 1,797 digits are labelled or left out, a thousand and 797.
 
     The true accuracy on 797 samples has a standard error of 1.2 points itself, and the truly best of thirty is lucky
-    there; so both are told by what each checkpoint has over all drawings. At an accuracy of 80 % and with as many labels
-    no interval of three points can hold: 3.9 · sqrt(0.8 · 0.2 / 1000 · 0.7) is 4.1.
+    there; so both are told by what each checkpoint has over all drawings. At an accuracy of 80 % with as many labels no
+    interval of three points can hold: 3.9 · sqrt(0.8 · 0.2 / 1000 · 0.7) is 4.1.
     """
     data, run = tmp_path / "datasets" / "d", tmp_path / "runs" / "r"
     digits = load_digits(32)
