@@ -35,6 +35,7 @@ def main() -> None:
             scaled=job.scaled.get(name),
             transfers=transfers,
             measured=measured,
+            advised={target: run.measure(f"advise-{target}") for target in job.transfers[name]},
             **measures,
         )
     solved, network = (read_theory(stage.THEORY / model).load() for model in ("feature-strength", "linear-network"))

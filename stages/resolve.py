@@ -19,6 +19,9 @@ from phasescope.store.adopt import adopt
 from phasescope.store.commit import write_file
 from phasescope.store.manifest import MANIFEST, StoreError, canonical
 
+#: What the results of a run are called that have names of their own begin with.
+NAMED = ("transfer-", "advise-", "measure-")
+
 
 def main() -> None:
     """Write one file per run and stage, so that a changed setting re-runs only the stages it concerns.
@@ -33,7 +36,7 @@ def main() -> None:
     replace(stage.CODE, {f"{script.stem}.json": digests(script) for script in scripts})
     for source in {*EMBEDDED, *filter(is_own, (dataset.source for dataset in settings.datasets.values()))}:
         note_unwatched(source, {name for name, dataset in settings.datasets.items() if dataset.source == source})
-    named = {(to.run, f"transfer-{to.dataset}") for to in settings.transfer.values()}
+    named = {(to.run, f"{name}-{to.dataset}") for to in settings.transfer.values() for name in ("transfer", "advise")}
     named |= {(measure.run, f"measure-{name}") for name, measure in settings.measures.items()}
     remove_stale(set(settings.runs), named)
     wide_console().print(table(budget(settings, stage.DATASETS, jobs=recorded(stage.CONFIGS))))
@@ -76,7 +79,7 @@ def remove_stale(runs: set[str], named: set[tuple[str, str]]) -> None:
     for folder in stage.RESULTS.glob("*"):
         if folder.is_dir():
             for result in folder.iterdir():
-                wanted = not result.name.startswith(("transfer-", "measure-")) or (folder.name, result.name) in named
+                wanted = not result.name.startswith(NAMED) or (folder.name, result.name) in named
                 if not (folder.name in runs and wanted) and (result / MANIFEST).exists():
                     shutil.rmtree(result)
             if not any(folder.iterdir()):

@@ -114,6 +114,7 @@ def make(path: Path) -> Project:
             "prepare@digits",
             *(f"{stage}@{run}" for run in ("alpha", "beta") for stage in PER_RUN),
             "transfer@ink",
+            "advise@ink",
             "phases",
             "theory",
             "figures",

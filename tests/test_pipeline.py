@@ -161,11 +161,11 @@ def test_a_removed_run_leaves_nothing_in_the_figures(project):
 
 def test_a_label_more_reruns_that_transfer_and_a_removed_transfer_leaves_no_results(project):
     project.change("params.yaml", ("labels: [ink]", "labels: [ink, quadrant]"))
-    assert project.repro() == ["resolve", "transfer@ink", "phases", "figures", "report"]
+    assert project.repro() == ["resolve", "transfer@ink", "advise@ink", "phases", "figures", "report"]
     entry = "transfer:\n  ink: {run: alpha, dataset: digits, labels: [ink, quadrant]}"
     project.change("params.yaml", (entry, "transfer: {}"))
     assert project.repro() == ["resolve", "phases", "figures", "report"]
-    assert not (project.path / "results" / "alpha" / "transfer-digits").exists()
+    assert not list((project.path / "results" / "alpha").glob("*-digits"))
     assert (project.path / "results" / "alpha" / "probe").exists()
     assert project.repro() == []
 

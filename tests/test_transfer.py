@@ -12,7 +12,7 @@ import xarray as xr
 from sklearn.linear_model import RidgeClassifier
 
 import phasescope
-from phasescope import activations, training, transfer
+from phasescope import activations, target_cells, training, transfer
 from phasescope.data.dataset import Dataset, standardised
 from phasescope.data.properties import label
 from phasescope.data.resample import resample
@@ -204,7 +204,7 @@ def passes(monkeypatch) -> list[list[str]]:
         taken.append([tap.name for tap in taps])
         return forward(network, dtype, taps, *arguments)
 
-    monkeypatch.setattr(transfer, "forward", watched)
+    monkeypatch.setattr(target_cells, "forward", watched)
     return taken
 
 
@@ -303,7 +303,7 @@ def test_the_network_that_images_pass_through_is_frozen(project, monkeypatch):
         states.append(before)
         return result
 
-    monkeypatch.setattr(transfer, "forward", watched)
+    monkeypatch.setattr(target_cells, "forward", watched)
     project.transfer("blobs")
     expected = project.run.model(5, 2).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in states[-1].items())
@@ -352,7 +352,7 @@ def test_no_cell_is_computed_twice(project, passes, capsys):
 
 
 def test_an_interrupted_transfer_goes_on_and_ends_in_the_same_bytes(project, passes, monkeypatch):
-    watched = transfer.forward
+    watched = target_cells.forward
 
     def interrupted(*arguments):
         if len(passes) == 4:
@@ -360,7 +360,7 @@ def test_an_interrupted_transfer_goes_on_and_ends_in_the_same_bytes(project, pas
         return watched(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(transfer, "forward", interrupted)
+        patch.setattr(target_cells, "forward", interrupted)
         project.transfer("blobs")
     assert not project.contents()
     passes.clear()

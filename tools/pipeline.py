@@ -69,13 +69,16 @@ STAGES: dict[str, dict[str, Any]] = {
         }
         for measure in ("complexity", "kernel")
     },
-    "transfer": {
-        "foreach": "${transfer}",
-        "deps": ["configs/transfer/${key}.json", "runs/${item.run}/train", "runs/${item.run}/activations", DATASET],
-        "outs": [
-            "results/${item.run}/transfer-${item.dataset}",
-            "provenance/runs/${item.run}/transfer-${item.dataset}.json",
-        ],
+    **{
+        name: {
+            "foreach": "${transfer}",
+            "deps": ["configs/transfer/${key}.json", "runs/${item.run}/train", "runs/${item.run}/activations", DATASET],
+            "outs": [
+                f"results/${{item.run}}/{name}-${{item.dataset}}",
+                f"provenance/runs/${{item.run}}/{name}-${{item.dataset}}.json",
+            ],
+        }
+        for name in ("transfer", "advise")
     },
     # The dataset of the run has no name here; what the activations were taken of changes with it.
     "measure": {

@@ -1,9 +1,10 @@
 """The command `phasescope`."""
 
+import json
 import secrets
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -89,6 +90,29 @@ def curve(
     A row for every step; means over the seeds, ± the standard deviation.
     """
     sys.exit(guarded(lambda: _curve(run, tap)))
+
+
+@app.command(
+    epilog=_examples(
+        "phasescope advise runs/digits-vgg8 --target digits --label quadrant",
+        "phasescope advise runs/digits-vgg8 --target digits --label ink --per-class 10 --json",
+    )
+)
+def advise(
+    run: Annotated[Path, typer.Argument(help="the run's folder, such as runs/digits-vgg8")],
+    target: Annotated[str, typer.Option(help="the dataset to transfer to, as `datasets` in params.yaml names it")],
+    label: Annotated[
+        str | None, typer.Option(help="what is to be told: class, ink, quadrant, colour or colour-raw")
+    ] = None,
+    per_class: Annotated[int | None, typer.Option(help="rank for so few labels of each class: 5, 10 or 100")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Say which checkpoint and layer to transfer from.
+
+    All are ranked by the held-out accuracy of a linear classifier on the target, with what the last one would cost.
+    Read from results/ if the stage `advise` has measured that target and label, or else measured now.
+    """
+    sys.exit(guarded(lambda: _advise(run, target, label, per_class, as_json)))
 
 
 @app.command(
@@ -227,6 +251,29 @@ def _list(project: Path) -> None:
     for run in runs:
         for what in run.damaged:
             print(what)
+
+
+def _advise(path: Path, target: str, label: str | None, per_class: int | None, as_json: bool) -> None:
+    from phasescope.advice import advise as decide
+    from phasescope.advice_table import few_labels, plain
+    from phasescope.advice_table import table as advice_table
+    from phasescope.advise import known
+    from phasescope.compute import choose
+    from phasescope.run import open_run
+
+    run = open_run(path)
+    with redirect_stdout(sys.stderr):  # what is told of the progress
+        measured, label = known(run, target, label, choose(), stage.cache(run.root))
+    losses = None
+    with suppress(StoreError):
+        losses = run.measure("decode").test_mse.isel(decoder=0)
+    advice = decide(measured, label, per_class, losses)
+    few = {} if per_class else few_labels(measured, label, losses)
+    told = run.name, target, advice, few, measured.pixel_accuracy.sel(label=label).item()
+    if as_json:
+        print(json.dumps(plain(*told), indent=2, allow_nan=False))
+    else:
+        wide_console().print(advice_table(*told), highlight=False)
 
 
 def _export(path: Path, step: int, seed: int, output: Path | None) -> None:

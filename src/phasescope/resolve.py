@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from phasescope import own
+from phasescope.data.properties import NEEDED
 from phasescope.errors import UserError, unknown
 from phasescope.measures.decoders import deconvolution
 from phasescope.models.batchnorm import normalises
@@ -163,9 +164,8 @@ def _unknown_runs(settings: Settings) -> Iterator[str]:
                 yield f"figures.sets.{name}: {unknown(run, list(settings.runs), 'run')}"
 
 
-#: What samples are, by their channels, and what a label is of; the class is of all of them.
+#: What samples are, by their channels.
 KINDS = {1: "grey images", 3: "images in colour"}
-NEEDED = {"ink": [1], "quadrant": [1, 3], "colour": [3], "colour-raw": [3]}
 
 
 def _unfit_targets(settings: Settings) -> Iterator[str]:

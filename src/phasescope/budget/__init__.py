@@ -32,7 +32,9 @@ KNOWN = {
     "cifar10": (3, 50_000, 10_000, 10),
     "cifar100": (3, 50_000, 10_000, 100),
 }
-STAGES = ("train", "activations", "decode", "probe", "distributions", "information", "complexity", "kernel", "transfer")
+OF_RUNS = ("train", "activations", "decode", "probe", "distributions", "information", "complexity", "kernel")
+OF_TARGETS = ("transfer", "advise")
+STAGES = OF_RUNS + OF_TARGETS
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,10 @@ def budget(settings: Settings, datasets: Path, workers: int = 1, jobs: Mapping[s
             run = Run(given, own, (jobs or {}).get(name))
             stages = list(_stages(name, run, workers))
             for transfer, target in targets:
-                kept = outputs.transfer(run, transfer, target)
-                done = partial(work.transfer, run, transfer, target, workers)
-                stages.append(Stage("transfer", f"results/{name}/transfer-{transfer.dataset}", kept, done))
+                for stage in OF_TARGETS:
+                    kept = getattr(outputs, stage)(run, transfer, target)
+                    done = partial(getattr(work, stage), run, transfer, target, workers)
+                    stages.append(Stage(stage, f"results/{name}/{stage}-{transfer.dataset}", kept, done))
             classified = sum(len(t.classifiers) * len(t.labels) for t, _ in targets)
             runs[name] = RunBudget(
                 checkpoints=run.seeds * run.steps,
@@ -163,7 +166,7 @@ def _remarks(found: Budget, timed: bool) -> Iterator[str]:
 
 
 def _stages(name: str, run: Run, workers: int) -> Iterator[Stage]:
-    for stage in STAGES[:-1]:
+    for stage in OF_RUNS:
         folder = "runs" if stage in ("train", "activations") else "results"
         store, done = getattr(outputs, stage)(run), partial(getattr(work, stage), run, workers)
         yield Stage(stage, f"{folder}/{name}/{stage}", store, done)

@@ -10,6 +10,7 @@ import numpy as np
 
 from phasescope.budget.runs import Images, Run, kept_of
 from phasescope.budget.stores import Array, Store
+from phasescope.measures.advise import DRAWS
 from phasescope.models import state
 from phasescope.models.optimisers import MOMENTS
 from phasescope.params.information import NOISY
@@ -25,6 +26,8 @@ COUNTING, CORRECT, RANDOM_STATE = 0.14, 0.1, 0.51
 MEASURES, SHARES = 1.0, 0.3
 #: Kernels, which hold every number twice.
 KERNELS = 0.58
+#: Fits to few labels: accuracies, of which some are not there, and counts of up to 20.
+FEW_ACCURACY, FEW_CORRECT = 0.3, 0.46
 #: Activations, by what is read and by dtype. A ReLU leaves about half of its outputs zero, an average few of them.
 ACTIVATIONS = {
     "softmax": {"float16": 0.85, "float32": 0.9, "float64": 0.52},
@@ -301,6 +304,30 @@ def transfer(run: Run, settings: TransferSettings, target: Images) -> Store:
             "pixel_accuracy": _measures(labels, cells[-1]),
         },
         fingerprints=int(np.prod(run.cells)) * cells[-1],
+    )
+
+
+def advise(run: Run, settings: TransferSettings, target: Images) -> Store:
+    """results/<run>/advise-<dataset>."""
+    labels, budgets = len(settings.labels), len(DRAWS)
+    samples = sum(kept_of(target, settings))
+    classes = max(LABELS.get(label, target.classes) for label in settings.labels)
+    return Store(
+        {
+            **_labels(run, "seed", "step", "layer"),
+            "label": _texts(labels),
+            "per_class": _counting(budgets),
+            **dict.fromkeys(("sample", "index"), _counting(samples)),
+            "class_name": _texts(labels * classes),
+            "accuracy": _measures(*run.cells, labels),
+            "correct": Array((*run.cells, labels, samples), "int8", CORRECT),
+            "few_accuracy": _measures(*run.cells, labels, budgets, max(DRAWS.values()), ratio=FEW_ACCURACY),
+            "few_correct": Array((*run.cells, labels, budgets, samples), "int8", FEW_CORRECT),
+            "held_out": Array((labels, budgets, samples), "int64", COUNTING / 2),  # small numbers
+            "count": _counting(labels, classes),
+            "pixel_accuracy": _measures(labels),
+        },
+        fingerprints=int(np.prod(run.cells)),
     )
 
 

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from phasescope.budget.outputs import LABELS
 from phasescope.budget.runs import Images, Layer, Run, kept_of
 from phasescope.compute import Compute
+from phasescope.measures.advise import DRAWS, FOLDS
 from phasescope.measures.complexity import BLOCK
 from phasescope.measures.linear_mapping import POINTS
 from phasescope.measures.ridge import RIDGES
@@ -233,16 +234,38 @@ def kernel(run: Run, workers: int) -> Work:
 def transfer(run: Run, settings: TransferSettings, target: Images, workers: int) -> Work:
     """Other images than the run's own pass through every checkpoint; classifiers are fitted to each layer and label."""
     train, test = kept_of(target, settings)
-    passes = Work()
-    if settings.dataset != run.settings.dataset:
-        operations, calls = _passes(run)
-        through = Work(operations * (train + test), calls * (train + test) / 256).times(run.steps)
-        passes = _side_by_side(through, run.seeds, workers)
+    done = _through(run, settings, train + test, workers) + Work(starts=1)
     classes = [LABELS.get(label, target.classes) for label in settings.labels]
-    done = passes + Work(starts=1)
     for layer in run.layers:
         done += _classify(run, layer, train, test, classes, settings, workers, 0)
     return done
+
+
+def advise(run: Run, settings: TransferSettings, target: Images, workers: int) -> Work:
+    """One factorisation of each layer, the hat matrix of every fold, and fits to few labels, for each label."""
+    samples = sum(kept_of(target, settings))
+    done = _through(run, settings, samples, workers) + Work(starts=1)
+    classes = [LABELS.get(label, target.classes) for label in settings.labels]
+    for layer in run.layers:
+        features, rank = layer.features, min(samples, layer.features)
+        fold = samples / FOLDS
+        hats = 2 * FOLDS * fold * min(fold, rank) * max(fold, rank) * len(classes)
+        of_cell = _ridge(samples, 0, features, sum(classes), settings) + Work(matrices=hats)
+        for number in classes:
+            for per_class, draws in DRAWS.items():
+                few = _ridge(min(per_class * number, samples), samples, features, number, settings)
+                of_cell += few.times(draws if per_class * number < samples else 0)
+        done += _side_by_side(of_cell, run.seeds * run.steps, workers)
+    return done
+
+
+def _through(run: Run, settings: TransferSettings, samples: int, workers: int) -> Work:
+    """Images other than the run's own pass through every checkpoint."""
+    if settings.dataset == run.settings.dataset:
+        return Work()
+    operations, calls = _passes(run)
+    through = Work(operations * samples, calls * samples / 256).times(run.steps)
+    return _side_by_side(through, run.seeds, workers)
 
 
 def _classify(

@@ -8,6 +8,8 @@ from phasescope.data.dataset import Dataset
 from phasescope.params.train import Target
 from phasescope.params.transfer import Label
 
+#: Channels of the images that a label is of; the class is of all samples.
+NEEDED: dict[Label, list[int]] = {"ink": [1], "quadrant": [1, 3], "colour": [3], "colour-raw": [3]}
 QUADRANTS = ["top left", "top right", "bottom left", "bottom right"]
 COLOURS = ["red", "green", "blue"]
 

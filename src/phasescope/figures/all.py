@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from phasescope.figures import (
+    advise,
     complexity,
     curves,
     decoders,
@@ -20,7 +21,7 @@ from phasescope.params.figures import FiguresSettings
 
 
 def draw(results: Mapping[str, Results], settings: FiguresSettings) -> Iterator[Drawing]:
-    """Yield each figure there is data for: those of several runs for every set, Figure 4 for every run.
+    """Yield each figure there is data for: those of several runs for every set, Figure 4 and advice for every run.
 
     The figures of a set are named ``<figure>-<set>``; without ``settings.sets`` all runs are in one without a name.
     """
@@ -35,6 +36,9 @@ def draw(results: Mapping[str, Results], settings: FiguresSettings) -> Iterator[
             chosen = result.distributions.feature_index
             if (chosen.where(chosen.layer == settings.features) >= 0).any():
                 yield distributions.figure_4(run, result.distributions, settings)
+        for target, advised in result.advised.items():
+            if advise.told_apart(advised):
+                yield advise.advice(run, target, advised, result.loss)
 
 
 def _together(results: Mapping[str, Results], settings: FiguresSettings) -> Iterator[Drawing]:

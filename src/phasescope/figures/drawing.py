@@ -50,6 +50,8 @@ class Results:
     transfers: Mapping[str, Dataset] = field(default_factory=dict)
     #: What measures of the user's own give, by name: variables on (seed, step, layer).
     measured: Mapping[str, Dataset] = field(default_factory=dict)
+    #: What `advise` measures, by the name of the target dataset: ``correct`` (seed, step, layer, label, sample), ….
+    advised: Mapping[str, Dataset] = field(default_factory=dict)
     #: What `complexity` measures: ``linear_mapping_number`` (seed, step, layer), ``local_complexity`` (seed, step,
     #: nonlinearity, part), ``total_complexity`` (seed, step, part), ``neurons`` (nonlinearity); or some of these.
     complexity: Dataset | None = None

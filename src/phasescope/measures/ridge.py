@@ -7,6 +7,7 @@ With centred features H = U S Vᵀ (n × p), centred targets Y (n × q) and A = 
     degrees of freedom left           ν(λ) = (n − 1 − rank) + Σ λ / (s² + λ)
     generalised cross-validation      GCV(λ) = n RSS(λ) / ν(λ)²                  (Golub, Heath & Wahba 1979)
     leave-one-out residual            (y_i − ŷ_i) / (1 − h_ii),   h_ii = 1/n + Σ U_ik² s_k² / (s_k² + λ)
+    leave-fold-out residuals          (I − H_BB)⁻¹ (Y − Ŷ)_B,   H_BB that part of the hat matrix 1/n + U F Uᵀ
 
 Many targets (images of 2,048 pixels and more) come in single precision, and what is multiplied with them is brought to
 it only then: U has orthonormal columns and V has too, so that nothing amplifies the rounding, 6e-8 of a target. The
@@ -212,6 +213,13 @@ class Ridge:
         """Targets predicted of the training samples (sample, target)."""
         return self.mean + self.factors.fitted(self.weights)
 
+    def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
+        """W (feature, target) and b (target,) of what is predicted, `features @ W + b`."""
+        weights = self.factors.basis @ self.weights
+        if self.factors.dual:
+            weights = self.factors.features.T @ weights
+        return weights, self.mean - self.factors.mean @ weights
+
 
 def factors_of(features: np.ndarray, settings: RidgeSettings) -> Factors:
     """`factorise` training features (sample, feature) as the settings ask for."""
@@ -256,6 +264,49 @@ def fit_centred(factors: Factors, targets: Centred, selection: Selection) -> Rid
     weights = filters.astype(coordinates.dtype)[:, None] * coordinates
     train_mse = float(residuals[best]) / (samples * number)
     return Ridge(ridges, scores, float(ridges[best]), train_mse, factors, weights, targets.mean)
+
+
+def out_of_fold(factors: Factors, targets: Centred, ridge: float, folds: np.ndarray) -> np.ndarray:
+    """What is predicted of each sample by the same regression without the samples of its fold, from one factorisation.
+
+    Exact for the ridge given and all features that were factored. Without a ridge, samples that alone have some feature
+    leave its weight undetermined in their fold; the least ridge of the path then stands in for 0.
+
+    Args:
+        factors: of the features of all samples.
+        targets: (sample, target).
+        ridge: λ, the same for every fold.
+        folds: (sample,) int, of every sample.
+
+    Returns:
+        Targets (sample, target).
+    """
+    squares, left = np.square(factors.values), factors.left
+    if len(squares):
+        ridge = max(ridge, RIDGES[0] * factors.energy / min(factors.features.shape))
+    kept = squares / (squares + ridge)  # F
+    coordinates = factors.coordinates(targets.values)
+    if factors.spare:
+        residuals = targets.values - left @ (kept[:, None] * coordinates)
+        # H = Z Zᵀ, and (1 − Z Zᵀ)⁻¹ = 1 + Z (1 − Zᵀ Z)⁻¹ Zᵀ, whichever is smaller.
+        hat = np.column_stack([left * np.sqrt(kept), np.full(len(left), len(left) ** -0.5)])
+    else:
+        residuals = left @ ((1 - kept)[:, None] * coordinates)  # by 1 − 1/n = U Uᵀ, without cancellation
+    predicted = targets.values + targets.mean
+    for fold in np.unique(folds):
+        rows = np.flatnonzero(folds == fold)
+        here = residuals[rows]
+        if not factors.spare:
+            part = left[rows]
+            predicted[rows] -= np.linalg.solve((part * (1 - kept)) @ part.T, here)
+        elif len(rows) <= hat.shape[1]:
+            part = hat[rows]
+            predicted[rows] -= np.linalg.solve(np.eye(len(rows)) - part @ part.T, here)
+        else:
+            part = hat[rows]
+            inner = np.linalg.solve(np.eye(part.shape[1]) - part.T @ part, part.T @ here)
+            predicted[rows] -= here + part @ inner
+    return predicted
 
 
 def _ridges(factors: Factors) -> np.ndarray:

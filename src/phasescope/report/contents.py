@@ -22,6 +22,7 @@ CAPTIONS = {
     "convergence": "How far the decoders were trained",
     "figure-6": "Transfer to other datasets",
     "figure-7": "Transfer to other properties of the images",
+    "advice": "Which checkpoint to transfer from: held-out accuracy on the target",
     "measures": "Measures of one's own",
     "distributions": "How far single features tell classes apart",
     "information-plane": "The information plane",
@@ -45,7 +46,12 @@ CAPTIONS = {
     "linear-network-alignment": "Alignment in a linear network",
 }
 #: Figures that belong to no set of runs, by the beginning of their name, and the heading they stand under.
-_APART = {"figure-4": "Distributions of features", "theory-": "Theory", "linear-network-": "Theory"}
+_APART = {
+    "figure-4": "Distributions of features",
+    "advice-": "Which checkpoint to transfer from",
+    "theory-": "Theory",
+    "linear-network-": "Theory",
+}
 
 #: Bins of a histogram on the page at most, for few classes and for many, which are drawn as a map.
 _BINS, _BINS_OF_MANY = 60, 20
