@@ -359,14 +359,9 @@ def _passes(run: Run) -> tuple[float, int]:
     return _forward(run.settings.model, images.channels, images.resolution, run.outputs)
 
 
+@lru_cache
 def _forward(model: ModelSettings, channels: int, resolution: int, classes: int) -> tuple[float, int]:
     """Floating-point operations of a forward pass of one image, and modules without parts."""
-    return _counted(model.model_dump_json(), channels, resolution, classes)
-
-
-@lru_cache
-def _counted(settings: str, channels: int, resolution: int, classes: int) -> tuple[float, int]:
-    model = ModelSettings.model_validate_json(settings)
     with torch.device("meta"):
         network = build(model, channels, resolution, classes)
         # Two images, for BatchNorm in training mode refuses 1×1 maps of a single one.
