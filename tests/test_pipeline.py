@@ -90,7 +90,15 @@ def test_the_figures_are_on_the_page_of_plots_once_each_and_the_phases_are_metri
         Path(name).name.removeprefix("workspace_figures_png_") for name in re.findall(r'<img src="(.*?)"', page)
     )
     names = ["alignment", "complexity", "distributions", "figure-1", "figure-2", "figure-4-beta", "figure-7"]
-    names += ["information", "information-plane", "kernel", "probes", "time-scales", "two-phases"]
+    names += [
+        "advice-alpha-digits",
+        "information",
+        "information-plane",
+        "kernel",
+        "probes",
+        "time-scales",
+        "two-phases",
+    ]
     names += [f"linear-network-{name}" for name in ("alignment", "mechanisms", "phases")]
     names += [f"theory-{name}" for name in ("curve", "figure-3", "figure-5", "phases", "regimes", "scaling")]
     assert shown == sorted(f"{name}.png" for name in names)
