@@ -7,6 +7,7 @@ import pytest
 
 import phasescope
 from closure import ROOT
+from phasescope import recorder
 from phasescope import run as run_module
 from phasescope.store import run as store_run
 
@@ -29,7 +30,7 @@ def tried(found: list[doctest.DocTest]) -> int:
     return runner.tries
 
 
-@pytest.mark.parametrize("module", [run_module, store_run])
+@pytest.mark.parametrize("module", [run_module, store_run, recorder])
 def test_docstrings(module, place):
     assert tried(doctest.DocTestFinder().find(module)) > 3
 

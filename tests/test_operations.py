@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from conftest import BARE
-from phasescope.budget import _images
+from phasescope.budget import images_of
 from phasescope.data.operations import PERMUTATIONS, load_binary_operation, split, table
 from phasescope.params.datasets import DatasetSettings
 from phasescope.store.datasets import read_dataset, write_dataset
@@ -107,7 +107,7 @@ def test_the_split_is_that_of_the_methods(operation, modulus, fraction, train, t
     dataset = load_binary_operation(chosen)
     assert (dataset.train.sum(), (~dataset.train).sum()) == (train, test)
     assert dataset.train[:train].all()
-    known = _images(chosen, None)
+    known = images_of(chosen, None)
     assert (known.train, known.test, known.classes, known.channels) == (train, test, *dataset.shape[::-2])
     assert (known.resolution, known.dtype) == (1, dataset.images.dtype)
 

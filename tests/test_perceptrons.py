@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 from conftest import BARE
-from phasescope.budget import _images, outputs
+from phasescope.budget import images_of, outputs
 from phasescope.data.dataset import standardised
 from phasescope.data.properties import number
 from phasescope.data.sources import load
@@ -136,7 +136,7 @@ def test_the_digits_of_the_methods(tmp_path):
     order = np.concatenate([np.sort(train), np.sort(test)])
     np.testing.assert_allclose(standardised(dataset).reshape(1797, 64), bunch.data[order] / 16 - 0.3, atol=1e-6)
     np.testing.assert_array_equal(dataset.labels, bunch.target[order])
-    known = _images(chosen, tmp_path)
+    known = images_of(chosen, tmp_path)
     assert (known.train, known.test) == (dataset.train.sum(), (~dataset.train).sum()) == (500, 1297)
     other = load(chosen.model_copy(update={"draw_seed": 1}), tmp_path, download=False)
     assert not np.array_equal(other.labels, dataset.labels)
@@ -155,7 +155,7 @@ def test_samples_on_a_line(tmp_path):
     assert (dataset.values - slope * place).std() == pytest.approx(0.5, rel=0.05)
     np.testing.assert_array_equal(dataset.labels, dataset.values > 0)
     assert dataset.train.sum() == 2000
-    known = _images(chosen, tmp_path)
+    known = images_of(chosen, tmp_path)
     assert (known.channels, known.train, known.test, known.classes) == (7, 2000, 2000, 2)
     files = [path.stat().st_size for path in (tmp_path / "d").rglob("*") if path.is_file()]
     budgeted = outputs.dataset(known)

@@ -358,6 +358,7 @@ def new_project(path: Path) -> Project:
         shutil.copy(ROOT / name, path)
     for name in ("own", "checkpoints"):
         (path / name).mkdir()
+        (path / name / ".gitkeep").touch()
     (path / "params.yaml").write_text(PARAMS)
     project.call("git", "init", "--quiet")
     project.call("dvc", "init", "--quiet")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 STAGES = Path(__file__).parents[1] / "stages"
-WITH_TORCH = ["activations", "complexity", "kernel", "resolve", "train", "transfer"]
+WITH_TORCH = ["activations", "advise", "complexity", "kernel", "resolve", "train", "transfer"]
 #: What a script must not have imported before `main` runs, unless it is told so here.
 CHECK = """
 import runpy, sys

@@ -40,6 +40,13 @@ class Recorder:
 
     The first checkpoint is written at once. Of several processes that train together, that of rank 0 writes.
 
+    >>> network = torch.nn.Linear(2, 3)
+    >>> record = Recorder(network, "checkpoints/mine")
+    >>> for _ in range(5):  # updates
+    ...     record.step()
+    >>> sorted(file.name for file in Path("checkpoints/mine/seed_0").iterdir())
+    ['step_0.safetensors', 'step_1.safetensors', 'step_2.safetensors', 'step_4.safetensors']
+
     Args:
         model: the network, as it is or as `torch.compile` or DistributedDataParallel wrap it.
         folder: where `seed_<seed>/step_<step>.safetensors` are written; each seed of a run has the same folder.

@@ -134,9 +134,8 @@ def _content(network: nn.Module, name: str, pooled: bool) -> str:
         return name
     if name.split(".")[0] == "embed":
         return "embedded"
-    place = places(network, [Tap(name=name)])[name]
-    module = place.module
-    if place.before:
+    module = places(network, [Tap(name=name)])[name].module
+    if name == "predense":
         before = list(network.children())[:-2]
         if not before:
             return "image"
