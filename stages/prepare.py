@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from phasescope import provenance, stage
+from phasescope import own, provenance, stage
 from phasescope.data.sources import load
 from phasescope.params.datasets import DatasetJob
 from phasescope.store.datasets import write_dataset
@@ -14,6 +14,7 @@ def main(name: str) -> None:
     settings = stage.settings(f"datasets/{name}.json", DatasetJob)
     provenance.write(f"datasets/{name}")
     root = Path(os.environ.get("PHASESCOPE_DATA") or "data")
+    own.require_unchanged(settings.code, settings.source)
     dataset = load(settings, root, download=os.environ.get("PHASESCOPE_DOWNLOAD") == "1")
     write_dataset(stage.DATASETS / name, dataset, settings.model_dump())
 

@@ -1,5 +1,6 @@
 """The command line itself: what `ls` lists, and help that is right."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -9,7 +10,8 @@ import click
 import pytest
 import typer
 
-from phasescope import cli
+from conftest import BARE
+from phasescope import cli, own
 
 GROUP = typer.main.get_command(cli.app)
 
@@ -78,3 +80,31 @@ def test_the_shell_completes_commands():
         [sys.executable, "-c", program], env={**os.environ, **environment}, capture_output=True, text=True
     )
     assert done.stdout.split() == ["verify"]
+
+
+def test_a_name_that_is_markup_is_text(tiny, capsys, monkeypatch):
+    from phasescope.store import manifest
+
+    monkeypatch.setenv("COLUMNS", "200")
+    (folder,) = (tiny / "runs").iterdir()
+    path = folder / "train" / "manifest.json"
+    found = json.loads(path.read_text())
+    del found["sha256"]
+    found["settings"]["dataset"] = "[/x]"
+    path.write_text(manifest.sealed(found))
+    with pytest.raises(SystemExit, match="0"):
+        run("ls", str(tiny))
+    assert "[/x]" in capsys.readouterr().out
+
+
+def test_the_budget_knows_networks_of_ones_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv(own.TRUST, raising=False)
+    (tmp_path / "own").mkdir()
+    code = "from torch import nn\ndef build(resolution, outputs):\n"
+    code += "    return nn.Sequential(nn.Flatten(), nn.Linear(resolution**2, outputs))\n"
+    (tmp_path / "own" / "budgeted.py").write_text(code)
+    params = BARE.replace("{name: vgg8}", "budgeted:build") + "activations: {taps: [logits]}\n"
+    (tmp_path / "params.yaml").write_text(params)
+    with own.trusted(True), pytest.raises(SystemExit, match="0"):  # the block takes back what the command says
+        run("budget", str(tmp_path))
+    assert "small" in capsys.readouterr().out

@@ -46,3 +46,12 @@ def test_a_checkpoint_that_is_not_there_is_told(run, tmp_path, capsys):
     assert told.exit_code == 1
     assert "no checkpoint of seed 5, step 3; seeds [3, 5], steps [0, 1, 2, 4, 8, 16]" in told.output
     assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_written_nothing_is_left(run, tmp_path):
+    (tmp_path / "there").mkdir()
+    command = ["export", str(run.path), "--seed", "5", "--step", "4", "--output", str(tmp_path / "there")]
+    told = CliRunner().invoke(app, command)
+    assert told.exit_code == 1
+    assert told.output.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]

@@ -172,3 +172,17 @@ def test_weights_of_another_network_are_told_by_name():
         "a.pt: not of this network: missing: 3.bias; not in the network: 4.weight; "
         "of another shape: 0.weight (2, 3, 3, 3) instead of (2, 1, 3, 3)"
     )
+
+
+def test_a_pickle_damaged_anywhere_is_told_in_a_line(tmp_path):
+    path = tmp_path / "old.pt"
+    torch.save({"a": torch.arange(3.0)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    damaged = [whole[:length] for length in (1, 18, 72)]
+    damaged += [whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :] for at in range(20, 200, 20)]
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            read_weights(path)  # a flipped bit may be in a number
+        except UserError as error:
+            assert "\n" not in str(error)  # noqa: PT017

@@ -192,9 +192,10 @@ def test_files_are_found_by_seed_and_step(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"seed 2 has no file of step 2 in checkpoints/, and others have"):
         checkpoints.find("a/{seed}/step_{step}.pt")
     (tmp_path / "mine.pt").touch()
+    (checkpoints.FOLDER / "b" / "step_10.pt").unlink()
     (checkpoints.FOLDER / "b" / "step_11.pt").symlink_to(tmp_path / "mine.pt")
     with pytest.raises(UserError, match=r"checkpoints/b/step_11.pt is a link out of checkpoints/; put the file itself"):
-        checkpoints.find("b/*_{step}1.pt")
+        checkpoints.find("b/*_{step}.pt")
 
 
 def test_what_is_wrong_with_a_file_is_told_and_nothing_is_left(made, tmp_path, monkeypatch):

@@ -129,7 +129,7 @@ def test_where_no_link_can_be_made_the_files_are_copied(project, monkeypatch):
         (["seed-1/vgg8_iter5.pth", "seed-2/vgg8_iter5.pth"], "seed-{seed}/vgg8_iter{step}.pth"),
         (["seed_0/3.pt", "seed_1/3.pt", "seed_0/4.pt", "seed_1/4.pt"], "seed_{seed}/{step}.pt"),
         (["resnet18-00100.pt", "resnet18-00200.pt"], "resnet18-{step}.pt"),
-        (["only_3.pt"], "only_{step}.pt"),
+        (["step_3.pt"], "step_{step}.pt"),
     ],
 )
 def test_the_step_is_found_in_the_names(tmp_path, names, pattern):
@@ -149,6 +149,7 @@ def test_the_step_is_found_in_the_names(tmp_path, names, pattern):
             "there is no number in 'last.pt' that could be the step; say which number is the step with --pat",
         ),
         (["a1-b2.pt", "a2-b3.pt"], "it is not clear which number in 'a1-b2.pt' is the step; say which"),
+        (["vgg8.pt"], "it is not clear which number in 'vgg8.pt' is the step"),
         (["vgg8-v2.pt"], "it is not clear which number in 'vgg8-v2.pt' is the step"),
         (["a1.pt", "a2.pt", "b1.pt"], "'a1.pt' and 'b1.pt' are named differently; say which"),
     ],
@@ -179,7 +180,7 @@ def test_if_anything_is_wrong_nothing_is_changed(project, monkeypatch):
     assert re.search(r"infinite_1.pt: \S+ is not finite; leave this", told(pattern="infinite_{step}.pt"))
     assert "no file is like 'x_{step}.pt'" in told(pattern="x_{step}.pt")
     assert "params.yaml: there is a run 'first' already; choose another name" in told("first")
-    assert "params.yaml: runs.Mine: 'Mine' is no name" in told("Mine")
+    assert "'Mine' is no name" in told("Mine")
     assert "params.yaml: runs.mine.dataset: unknown dataset 'digit'; did you mean 'digits'?" in told(dataset="digit")
     assert "runs.mine.model.units: expected a whole number" in told(model="{name: mlp, units: wide}")
     assert "--model: '{name' is not readable as YAML" in told(model="{name")
@@ -246,3 +247,23 @@ def test_the_budget_of_such_a_run_is_of_its_files(project):
     assert train.store.arrays["weights"].shape[:2] == (2, 3)
     images = images_of(settings.datasets["digits"], project)
     assert Run(settings.runs["mine"], images, jobs(settings)["mine"]).updates == 0
+
+
+def test_a_number_of_a_pattern_is_whole(tmp_path):
+    for step in (1, 12, 24):
+        (tmp_path / f"run_{step}.pt").touch()
+    assert checkpoints.paths(tmp_path, "*{step}.pt") == {0: {step: f"run_{step}.pt" for step in (1, 12, 24)}}
+
+
+@pytest.mark.parametrize("name", ["123", "", "A", "../x"])
+def test_a_name_that_is_none_is_told_first(project, name):
+    with pytest.raises(UserError, match="is no name; names are lower-case letters, digits and dashes, a letter first"):
+        intake.take(name, "nowhere", {})
+
+
+@pytest.mark.parametrize("runs", ["[a]", "hello", "3"])
+def test_runs_that_are_no_runs_are_told_in_a_line(tmp_path, runs):
+    path = tmp_path / "params.yaml"
+    path.write_text(f"datasets: {{d: {{source: digits}}}}\nruns: {runs}\n")
+    with pytest.raises(UserError, match="runs: expected names, each with a group of settings"):
+        intake.with_run(path, "mine", {})

@@ -16,7 +16,7 @@ from phasescope.errors import UserError
 from phasescope.measures.own import measure
 from phasescope.measures.samples import Samples
 from phasescope.models.taps import Capture, shapes
-from phasescope.models.zoo import build, outline
+from phasescope.models.zoo import build, build_for, outline
 from phasescope.params.activations import ActivationsSettings, Tap
 from phasescope.params.datasets import DatasetSettings
 from phasescope.params.measures import OwnMeasureJob
@@ -73,6 +73,10 @@ def load(channels, resolution, count=40, seed=0):
         for half, part in halves.items() for what, values in (("images", images), ("labels", labels))
     }
 
+def mixed(channels, resolution):
+    given = load(channels, resolution)
+    return {**given, "test_images": given["test_images"] / 255.0}
+
 def short(channels, resolution):
     return {**load(channels, resolution), "test_labels": np.zeros(3)}
 """
@@ -85,6 +89,10 @@ def spread(activations, train, scale=1.0):
 
 def several(activations, labels, shape):
     return {"mean": activations.mean(dtype=float), "rank": len(shape) + labels.max()}
+
+def writing(labels):
+    labels += 1
+    return 0
 
 def array(activations):
     return activations.mean(axis=0)
@@ -213,6 +221,70 @@ def test_an_edit_of_its_file_or_of_what_that_imports_is_another_run(name, params
     assert {key for key in first if share()[key] != first[key]} == {"code"}
 
 
+def test_edited_code_is_not_taken_for_what_a_run_was_made_with(name, tmp_path):
+    job = TrainJob(dataset="d", model=settings(name), code=own.digests(f"{name}:build"))
+    assert build_for(job, 1, 8, 10) is not None
+    source = tmp_path / "own" / f"{name}_helper.py"
+    source.write_text("WIDTH = 4\n")
+    with pytest.raises(UserError, match=rf"own/{name}_helper.py: not as when this was made; run `dvc repro`"):
+        build_for(job, 1, 8, 10)
+
+
+def test_all_files_of_a_package_count(name, tmp_path):
+    package = tmp_path / "own" / f"{name}_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .helper import build\n")
+    (package / "helper.py").write_text(f"from {name} import build\n")
+    files = [f"own/{file}" for file in (f"{name}.py", f"{name}_helper.py")]
+    files += [f"own/{name}_package/{file}" for file in ("__init__.py", "helper.py")]
+    for module in (f"{name}_package", f"{name}_package.helper"):
+        assert sorted(own.digests(f"{module}:build")) == sorted(files)
+
+
+def test_trust_ends_with_its_block(monkeypatch):
+    for before in (None, "0", "1"):
+        monkeypatch.delenv(own.TRUST, raising=False) if before is None else monkeypatch.setenv(own.TRUST, before)
+        with own.trusted(True):
+            assert os.environ[own.TRUST] == "1"
+        assert os.environ.get(own.TRUST) == before
+
+
+def test_networks_of_torchvision_load_nothing_and_may_index_by_their_buffers():
+    for name, told in (
+        ("fasterrcnn_resnet50_fpn", "unknown network of torchvision"),
+        ("resnet18", "networks begin untrained"),
+    ):
+        with pytest.raises(UserError, match=told):
+            build(ModelSettings(name=f"torchvision:{name}", arguments={"weights": "DEFAULT"}), 3, 32, 10)
+    with pytest.raises(UserError, match="torchvision:resnet18: TypeError: "):
+        build(ModelSettings(name="torchvision:resnet18", arguments={"widht": 3}), 3, 32, 10)
+
+    class Shuffled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("order", torch.arange(4).flip(0))
+            self.unused, self.drop, self.dense = nn.Linear(3, 3), nn.Dropout(), nn.Linear(4, 2)
+
+        def forward(self, images):
+            return self.dense(self.drop(images.flatten(1)[:, self.order]))
+
+    before = torch.get_rng_state()
+    assert shapes(Shuffled(), [Tap(name="logits")], 1, 2) == {"logits": (2,)}
+    torch.set_rng_state(before)
+    network = Shuffled()
+    before = torch.get_rng_state()
+    with pytest.raises(UserError, match="tap 'unused': Shuffled has it, and does not run it"):
+        shapes(network, [Tap(name="unused")], 1, 2)
+    assert torch.equal(before, torch.get_rng_state())
+    with pytest.raises(UserError, match="Flatten: has no parameters"):
+        shapes(nn.Flatten(), [Tap(name="logits")], 1, 2)
+
+
+def test_taps_do_not_take_the_names_of_other_arrays(mistakes):
+    (told,) = mistakes(f"{BARE}activations: {{taps: [logits, label]}}")
+    assert "label is what a store calls something else" in told
+
+
 def test_a_dataset_of_ones_own(name):
     settings = DatasetSettings(source=f"{name}_data:load", channels=2, resolution=8, arguments={"count": 30})
     dataset = load_dataset(settings, None, download=False)
@@ -224,6 +296,7 @@ def test_a_dataset_of_ones_own(name):
     np.testing.assert_allclose(dataset.mean, dataset.images[:22].mean(axis=(0, 2, 3)) / 255)
     for change, told in (
         ({"source": f"{name}_data:short"}, "test_labels are no whole numbers from 0, one for each of the 8 images"),
+        ({"source": f"{name}_data:mixed"}, "train_images and test_images are of different kinds"),
         ({"source": f"{name}:nothing"}, "gives int, where a mapping with train_images"),
     ):
         with pytest.raises(UserError, match=told):
@@ -261,20 +334,22 @@ def test_a_measure_of_ones_own_is_of_each_cell(name):
     shape = {"feature_shape": [6]}
     activations = xr.DataArray(values, coords, ("seed", "step", "sample", "feature"), attrs=shape)
     samples = Samples(rng.normal(size=(20, 9)), np.arange(20) % 4, np.arange(20) < 15, 4, (1, 3, 3))
-    job = OwnMeasureJob(function=f"{name}_measure:spread", arguments={"scale": 2}, code={})
+    code = own.digests(f"{name}_measure:spread")
+    job = OwnMeasureJob(function=f"{name}_measure:spread", arguments={"scale": 2}, code=code)
     found = measure(activations, samples, job)
     np.testing.assert_allclose(found["value"], 2 * values[:, :, :15].astype(float).std(axis=(2, 3)), rtol=1e-6)
-    job = OwnMeasureJob(function=f"{name}_measure:several", values=["rank", "mean"], code={})
+    job = OwnMeasureJob(function=f"{name}_measure:several", values=["rank", "mean"], code=code)
     found = measure(activations, samples, job)
     np.testing.assert_allclose(found["mean"], values.mean(axis=(2, 3), dtype=float))
     assert (found["rank"] == 4).all()
     for function, names, told in (
+        ("writing", [], "read-only"),
         ("array", [], r"a number is expected, or names in `values` and a mapping; got an array \(6,\)"),
         ("several", [], "a number is expected, or names in `values` and a mapping; got dict"),
         ("several", ["mean"], "a mapping with the `values` mean is expected; got mean, rank"),
         ("spread", ["mean"], "a mapping with the `values` mean is expected; got float"),
     ):
-        job = OwnMeasureJob(function=f"{name}_measure:{function}", values=names, code={})
+        job = OwnMeasureJob(function=f"{name}_measure:{function}", values=names, code=code)
         with pytest.raises(UserError, match=told):
             measure(activations, samples, job)
 

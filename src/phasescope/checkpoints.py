@@ -11,8 +11,8 @@ FOLDER = Path("checkpoints")
 #: By seed and step, which are texts in JSON: path in `checkpoints/`, and SHA-256.
 Files = dict[str, dict[str, list[str]]]
 
-#: What stands in a pattern for a number, or for anything but a slash.
-WILD = {"{step}": r"(?P<step>\d+)", "{seed}": r"(?P<seed>\d+)", "*": "[^/]*"}
+#: What stands in a pattern for a whole number, or for anything but a slash.
+WILD = {"{step}": r"(?<!\d)(?P<step>\d+)(?!\d)", "{seed}": r"(?<!\d)(?P<seed>\d+)(?!\d)", "*": "[^/]*"}
 
 
 def find(pattern: str) -> Files:

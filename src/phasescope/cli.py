@@ -4,7 +4,7 @@ import json
 import secrets
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import chdir, redirect_stdout, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
-from phasescope import mechanisms, phases, stage, timescales
+from phasescope import mechanisms, own, phases, stage, timescales
 from phasescope.errors import UserError
 from phasescope.progress import Progress, wide_console
 from phasescope.stage import guarded
@@ -324,9 +324,14 @@ def _budget(project: Path) -> None:
     from phasescope.params.settings import jobs
     from phasescope.resolve import recorded, resolve
 
-    compute, settings = choose(), resolve(project / "params.yaml")
-    trainings = jobs(settings, recorded(project / stage.CONFIGS))
-    found = budget(settings, project / "datasets", compute.workers, trainings)
+    if not (project / "params.yaml").is_file():
+        raise UserError(f"{project / 'params.yaml'} is not there: run this in the project's folder, or name it")
+    compute = choose()
+    own.trust()  # what params.yaml names is the project's
+    with chdir(project):
+        settings = resolve(Path("params.yaml"))
+        trainings = jobs(settings, recorded(stage.CONFIGS))
+        found = budget(settings, stage.DATASETS, compute.workers, trainings)
     wide_console().print(table(found, measured(compute)))
 
 

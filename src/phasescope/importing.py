@@ -81,6 +81,8 @@ def import_seed(
 
 def _read(file: Path, digest: str, network: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The weights in a file, if it is the one that `resolve` has seen."""
+    if not file.resolve().is_relative_to(FOLDER.resolve()):
+        raise UserError(f"{file}: not in {FOLDER}/; run `dvc repro resolve`")
     weights = read_weights(file)
     with file.open("rb") as data:
         if hashlib.file_digest(data, "sha256").hexdigest() != digest:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 from torch import nn
 
@@ -22,6 +23,7 @@ from phasescope.checkpoints import FOLDER, paths
 from phasescope.errors import UserError
 from phasescope.models.foreign import fitted, named, read_weights
 from phasescope.models.zoo import outline
+from phasescope.params.base import NAME_PATTERN
 from phasescope.params.settings import RunSettings, Settings, read
 from phasescope.resolve import resolve
 from phasescope.store.commit import write_file
@@ -57,6 +59,8 @@ def take(
     Raises:
         UserError: there are no checkpoints, they are not of this network, or the settings do not fit; nothing changes.
     """
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UserError(f"{name!r} is no name; names are lower-case letters, digits and dashes, a letter first")
     folder, pattern = _split(source, pattern)
     pattern = pattern or guessed(folder)
     found = paths(folder, pattern)
@@ -87,7 +91,7 @@ def take(
         if target is not None:
             shutil.rmtree(target, ignore_errors=True)
         raise
-    left_out = len(_weights_in(folder)) - len(files)
+    left_out = len(set(_weights_in(folder)) - {path for steps in found.values() for path in steps.values()})
     return Taken(kept, list(found), list(next(iter(found.values()))), left_out)
 
 
@@ -120,7 +124,7 @@ def guessed(folder: Path) -> str:
     varying = [at for at in numbers if len({parts[at] for parts in alike}) > 1]
     seeds = [at for at in varying if SEED.search(example[at - 1])]
     called = [at for at in numbers if STEP.search(example[at - 1])]
-    steps = called or [at for at in varying or numbers if at not in seeds]
+    steps = called or [at for at in varying if at not in seeds]
     if len(steps) != 1 or len(seeds) > 1:
         raise UserError(f"{folder}: it is not clear which number in {''.join(example)!r} is the step; {hint}")
     wild = {**dict.fromkeys(varying, "*"), **dict.fromkeys(seeds, "{seed}"), steps[0]: "{step}"}
@@ -137,6 +141,8 @@ def with_run(params: Path, name: str, run: Mapping[str, Any]) -> str:
         text = params.read_bytes().decode()
         content = YAML().load(text)
         runs = content["runs"]
+        if not isinstance(runs, CommentedMap | None):
+            raise TypeError
     except (OSError, UnicodeDecodeError, YAMLError, KeyError, TypeError):
         read(params)  # says what is wrong
         raise

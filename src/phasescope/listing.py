@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
 from phasescope.errors import UserError
 from phasescope.store import manifest
@@ -68,7 +69,8 @@ def table(runs: list[Listed], phases: Mapping[str, Any]) -> Table:
     shown.add_column("phases of the first", no_wrap=True)
     for run in runs:
         try:
-            shown.add_row(*_row(run, phases.get(run.name, {})))
+            # As texts: a name that is markup is none.
+            shown.add_row(*map(Text, _row(run, phases.get(run.name, {}))))
         except (AttributeError, IndexError, KeyError, TypeError):
             shown.add_row(run.name, "not to be read: another version wrote it, or it is damaged")
     return shown

@@ -39,7 +39,9 @@ def trusted(yes: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        if yes and before is None:
+        if before is not None:
+            os.environ[TRUST] = before
+        elif yes:
             del os.environ[TRUST]
 
 
@@ -64,10 +66,11 @@ def load(name: str) -> Callable[..., Any]:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise _failed(name, error) from None
         raise UserError(f"{name}: there is no {_file(module)}, and no package {module!r} is installed") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(name, error) from None
-    if _file(module).is_file() and Path(str(found.__file__)).resolve() != _file(module).resolve():
-        raise UserError(f"{name}: {_file(module)} has the name of {found.__file__}; rename it")
+    there = getattr(found, "__file__", None)
+    if _file(module).is_file() and (there is None or Path(there).resolve() != _file(module).resolve()):
+        raise UserError(f"{name}: {_file(module)} has the name of {there or 'a part of Python'}; rename it")
     function = getattr(found, attribute, None)
     if not callable(function):
         known = [each for each, value in vars(found).items() if callable(value) and not each.startswith("_")]
@@ -85,7 +88,8 @@ def call(name: str, known: Mapping[str, Any], arguments: Mapping[str, Any]) -> A
         UserError: as `load`; or the arguments do not fit, or it fails; with the place in its file.
     """
     function = load(name)
-    signature = inspect.signature(function)
+    with telling(name):
+        signature = inspect.signature(function)
     takes = signature.parameters
     everything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
     given = {key: value for key, value in known.items() if everything or key in takes} | dict(arguments)
@@ -122,11 +126,26 @@ def digests(name: str) -> dict[str, str]:
     todo, found = [module], dict[str, str]()
     while todo:
         each = todo.pop()
-        file = _file(each)
-        if file.as_posix() not in found and file.is_file():
-            found[file.as_posix()] = hashlib.sha256(file.read_bytes()).hexdigest()
-            todo += imported(file)
+        top = FOLDER / each.partition(".")[0]
+        # Of a package all files count: which of them its modules import of each other need not be told apart.
+        for file in sorted(top.rglob("*.py")) if top.is_dir() else [_file(each)]:
+            if file.as_posix() not in found and file.is_file():
+                found[file.as_posix()] = hashlib.sha256(file.read_bytes()).hexdigest()
+                todo += imported(file)
     return dict(sorted(found.items()))
+
+
+def require_unchanged(recorded: Mapping[str, str], *names: str) -> None:
+    """Refuse functions whose files in `own/` are not those that are recorded: what they give would pass for theirs.
+
+    Raises:
+        UserError: a file is another, is new or is gone.
+    """
+    now = {file: digest for name in names for file, digest in digests(name).items()}
+    edited = [file for file in sorted({*now, *recorded}) if now.get(file) != recorded.get(file)]
+    edited = [file for file in edited if file.startswith(f"{FOLDER}/")]
+    if edited:
+        raise UserError(f"{', '.join(edited)}: not as when this was made; run `dvc repro`, or bring the file back")
 
 
 def _file(module: str) -> Path:
@@ -135,7 +154,7 @@ def _file(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _failed(name: str, error: Exception) -> UserError:
+def _failed(name: str, error: BaseException) -> UserError:
     """What an exception in the user's code says, and where, in one line."""
     folder = str(FOLDER.resolve())
     places = [place for place in traceback.extract_tb(error.__traceback__) if place.filename.startswith(folder)]

@@ -27,8 +27,10 @@ from phasescope.errors import UserError
 from phasescope.models import state
 from phasescope.models.losses import UNITS, loss_of, told_right
 from phasescope.models.optimisers import UNHEEDED, Optimiser
+from phasescope.models.taps import shapes
 from phasescope.models.zoo import build_for, outline_for, place
 from phasescope.parallel import map_in_processes
+from phasescope.params.activations import Tap
 from phasescope.params.train import TrainJob
 from phasescope.progress import Progress, tell_computed
 from phasescope.store import arrays, commit, manifest
@@ -372,6 +374,10 @@ def _allocate(path: Path, job: TrainJob, dataset_path: Path) -> None:
     """Make the group with its coordinates and the empty array of weights."""
     dataset = read_dataset(dataset_path)
     network = outline_for(job, *dataset.shape)
+    channels, resolution, classes = dataset.shape
+    (outputs,) = shapes(network, [Tap(name="logits")], channels, resolution).values()
+    if outputs != (job.outputs(classes),):
+        raise UserError(f"{job.model.name}: gives {outputs} of an image, where ({job.outputs(classes)},) is expected")
     table = state.table(network)
     steps = job.steps
     group = arrays.create_group(path, {"classes": dataset.classes, "image": list(dataset.images.shape[1:])})

@@ -27,7 +27,8 @@ def load_own(settings: DatasetSettings) -> Dataset:
     given = own.call(settings.source, known, settings.arguments)
     if not isinstance(given, Mapping) or not set(PARTS) <= set(given):
         raise _odd(settings, f"gives {type(given).__name__}, where a mapping with {', '.join(PARTS)} is expected")
-    found = {name: np.asarray(given[name]) for name in PARTS}
+    with own.telling(settings.source):
+        found = {name: np.asarray(given[name]) for name in PARTS}
     image = (settings.channels, settings.resolution, settings.resolution)
     for part in ("train", "test"):
         images, labels = found[f"{part}_images"], found[f"{part}_labels"]
@@ -38,9 +39,16 @@ def load_own(settings: DatasetSettings) -> Dataset:
             raise _odd(settings, f"{part}_images are {images.dtype}: give uint8 or finite floating numbers")
         if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
             raise _odd(settings, f"{part}_labels are no whole numbers from 0, one for each of the {len(images)} images")
+    if (found["train_images"].dtype == np.uint8) != (found["test_images"].dtype == np.uint8):
+        raise _odd(
+            settings, "train_images and test_images are of different kinds: give uint8 or floating ones for both"
+        )
     labels = np.concatenate([found["train_labels"], found["test_labels"]]).astype(np.int64)
     count = int(labels.max()) + 1
-    classes = [str(name) for name in given.get("classes", range(count))]
+    with own.telling(settings.source):
+        classes = [str(name) for name in given.get("classes", range(count))]
+    if len(set(classes)) < len(classes):
+        raise _odd(settings, "has two classes of the same name")
     if not 2 <= count <= len(classes):
         raise _odd(settings, f"has labels up to {count - 1} and {len(classes)} classes; two or more of both are needed")
     images = np.concatenate([found["train_images"], found["test_images"]])

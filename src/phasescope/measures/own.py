@@ -29,18 +29,19 @@ def measure(activations: xr.DataArray, samples: Samples, settings: OwnMeasureJob
         On (seed, step) a variable for each of `settings.names`.
 
     Raises:
-        UserError: the function cannot be loaded, fails, or gives something else.
+        UserError: the function cannot be loaded, is not the one of the settings, fails, or gives something else.
     """
+    own.require_unchanged(settings.code, settings.function)
     known = {
-        "labels": samples.labels,
-        "train": samples.train,
-        "inputs": samples.inputs,
+        "labels": _to_read(samples.labels),
+        "train": _to_read(samples.train),
+        "inputs": _to_read(samples.inputs),
         "classes": samples.classes,
         "shape": tuple(activations.attrs["feature_shape"]),
     }
 
     def of_cell(cell: np.ndarray) -> dict[str, np.ndarray | float]:
-        given = own.call(settings.function, {"activations": cell, **known}, settings.arguments)
+        given = own.call(settings.function, {"activations": _to_read(cell), **known}, settings.arguments)
         if not settings.values:
             return {settings.names[0]: _number(settings, given)}
         if not isinstance(given, Mapping) or set(given) != set(settings.values):
@@ -50,6 +51,13 @@ def measure(activations: xr.DataArray, samples: Samples, settings: OwnMeasureJob
         return {name: _number(settings, given[name]) for name in settings.values}
 
     return over_cells(activations, of_cell, {name: Variable(name) for name in settings.names})
+
+
+def _to_read(values: np.ndarray) -> np.ndarray:
+    """The same, not to be written to: other cells see it too."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
 
 
 def _number(settings: OwnMeasureJob, value: object) -> float:

@@ -149,7 +149,7 @@ def _saved(path: Path) -> dict[str, Any]:
             f"{path}: holds more than weights{what}, which could run code when it is loaded; nothing of it was run: "
             "save model.state_dict(), or safetensors"
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # what a damaged pickle ends in depends on where it is damaged
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path}: cannot be read as a checkpoint of torch ({reason:.100}); it may be cut short"

@@ -57,6 +57,8 @@ def loss_of(name: str) -> Callable[..., torch.Tensor]:
         if not isinstance(losses, torch.Tensor) or losses.shape != (len(outputs),):
             given = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
             raise UserError(f"{name}: gives {given}, where the loss of each sample is expected, ({len(outputs)},)")
+        if outputs.requires_grad and not losses.requires_grad:
+            raise UserError(f"{name}: gives a loss without a gradient; compute it from the outputs with torch alone")
         return _over_samples(losses, reduction)
 
     return loss

@@ -110,6 +110,9 @@ class Capture:
         self._outputs[name] = value
 
     def _selected(self) -> dict[str, torch.Tensor]:
+        unseen = [tap.name for tap in self._taps if tap.name not in self._outputs]
+        if unseen:
+            raise UserError(f"tap {unseen[0]!r}: {name_of(self._model)} has it, and does not run it; name another")
         return {tap.name: _value(self._model, tap, self._outputs[tap.name]) for tap in self._taps}
 
 
@@ -123,12 +126,12 @@ def shapes(model: nn.Module, taps: Sequence[Tap], channels: int, resolution: int
     Raises:
         UserError: as `Capture` and `Capture.read`.
     """
-    state = {name: torch.empty_like(value) for name, value in model.state_dict().items()}
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
     images = blank(model, channels, resolution)
-    with torch.no_grad(), Capture(model, taps) as capture:
+    with torch.no_grad(), torch.random.fork_rng([]), Capture(model, taps) as capture:
         try:
-            torch.func.functional_call(model, state, images)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            torch.func.functional_call(model, buffers, images)
+        except Exception as error:  # others' networks fail as they like
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"{name_of(model)} takes no images of {channels}×{resolution}×{resolution}: {reason}"

@@ -95,8 +95,14 @@ class BasicBlock(nn.Module):
 
 
 def build_for(job: TrainJob, channels: int, resolution: int, classes: int) -> nn.Module:
-    """The network of a run, as `build` gives it, with one output for each class, or one that tells a number."""
-    return build(job.model, channels, resolution, job.outputs(classes))
+    """The network of a run, as `build` gives it, with one output for each class, or one that tells a number.
+
+    Raises:
+        UserError: as `build`, or the user's own code is not what it was when the run was made.
+    """
+    network = build(job.model, channels, resolution, job.outputs(classes))
+    own.require_unchanged(job.code, job.model.name, job.loss)
+    return network
 
 
 def build(settings: ModelSettings, channels: int, resolution: int, classes: int) -> nn.Module:
@@ -168,7 +174,9 @@ def blank(network: nn.Module, channels: int, resolution: int) -> torch.Tensor:
 
     Those of phasescope bear an empty batch, of which nothing is computed; others need not.
     """
-    weight = next(network.parameters())
+    weight = next(network.parameters(), None)
+    if weight is None:
+        raise UserError(f"{name_of(network)}: has no parameters, so there is nothing to train or to measure")
     count = 0 if isinstance(network, Network) else 2
     return torch.zeros(count, channels, resolution, resolution, dtype=weight.dtype, device=weight.device)
 
@@ -209,11 +217,15 @@ def _initialise(network: Network, settings: ModelSettings) -> None:
 def _own(settings: ModelSettings, channels: int, resolution: int, outputs: int) -> nn.Module:
     module, _, name = settings.name.partition(":")
     if module == "torchvision":
-        from torchvision.models import get_model, list_models
+        from torchvision import models
 
-        if name not in list_models():
-            raise UserError(unknown(name, list_models(), "network of torchvision"))
-        network = get_model(name, **{"num_classes": outputs, **settings.arguments})
+        classifiers = models.list_models(module=models)
+        if name not in classifiers:
+            raise UserError(unknown(name, classifiers, "network of torchvision"))
+        if any(key.startswith("weights") for key in settings.arguments):
+            raise UserError(f"{settings.name}: networks begin untrained: leave `weights` out, or import a checkpoint")
+        with own.telling(settings.name):
+            network = models.get_model(name, **{"num_classes": outputs, **settings.arguments})
     else:
         known = {"channels": channels, "resolution": resolution, "outputs": outputs}
         network = own.call(settings.name, known, settings.arguments)

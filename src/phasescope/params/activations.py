@@ -8,6 +8,12 @@ from phasescope.params.base import Section
 
 TapName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]
 
+#: What a store calls something else than activations.
+TAKEN = (
+    *("seed", "step", "sample", "label", "index", "split", "part"),
+    *("loss", "accuracy", "weight_norm", "batchnorm", "statistic"),
+)
+
 
 class Tap(Section):
     """A place in the network whose output is kept."""
@@ -18,6 +24,13 @@ class Tap(Section):
     pool: Annotated[int, Field(ge=1, le=1024)] | None = None
     #: Of a sequence (position, feature), keep this position alone, −1 the last (none: keep all of them).
     position: Annotated[int, Field(ge=-1024, le=1023)] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, name: str) -> str:
+        if name in TAKEN:
+            raise ValueError(f"{name} is what a store calls something else; tap a module inside that one, or around it")
+        return name
 
 
 class ActivationsSettings(Section):

@@ -106,10 +106,10 @@ def write_file(path: Path, data: bytes) -> None:
     with told_where(path):
         try:
             _write_synced(draft, data)
+            draft.rename(path)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
-        draft.rename(path)
         _sync(path.parent)
 
 
