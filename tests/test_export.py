@@ -12,6 +12,7 @@ from phasescope import open_run
 from phasescope.cli import app
 from phasescope.models.zoo import build
 from phasescope.store.datasets import write_dataset
+from phasescope.store.files import StoreError
 from small import JOB, ONE, few_digits, train
 
 
@@ -55,3 +56,12 @@ def test_where_nothing_can_be_written_nothing_is_left(run, tmp_path):
     assert told.exit_code == 1
     assert told.output.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize("change", [{"dtype": "nothing"}, {"shape": [7]}, {"offset": "x"}])
+def test_weights_that_do_not_say_what_they_are_are_told(run, monkeypatch, change):
+    stored = run._weights
+    table = [{**stored.attrs["table"][0], **change}]
+    monkeypatch.setattr(type(run), "_weights", stored.assign_attrs(table=table))
+    with pytest.raises(StoreError, match="what it says of its weights is none of phasescope's"):
+        run.weights(5, 4)

@@ -99,13 +99,17 @@ class Run(StoredRun):
 
         weights = self._checkpoint(seed, step)
         vector = torch.from_numpy(weights.values)
-        return {
-            entry["name"]: vector[entry["offset"] : entry["offset"] + entry["length"]]
-            .reshape(entry["shape"])
-            .to(getattr(torch, entry["dtype"]))
-            .clone()
-            for entry in weights.attrs["table"]
-        }
+        try:
+            return {
+                entry["name"]: vector[entry["offset"] : entry["offset"] + entry["length"]]
+                .reshape(entry["shape"])
+                .to(getattr(torch, entry["dtype"]))
+                .clone()
+                for entry in weights.attrs["table"]
+            }
+        except (AttributeError, KeyError, RuntimeError, TypeError):
+            path = self._training.path
+            raise StoreError(f"{path}: what it says of its weights is none of phasescope's: {remedy(path)}") from None
 
     def model(self, seed: int, step: int) -> "nn.Module":
         """The network at a checkpoint, in eval mode, with BatchNorm as its activations were taken.
