@@ -325,7 +325,7 @@ def _budget(project: Path) -> None:
     from phasescope.resolve import recorded, resolve
 
     if not (project / "params.yaml").is_file():
-        raise UserError(f"{project / 'params.yaml'} is not there: run this in the project's folder, or name it")
+        raise UserError(f"{project / 'params.yaml'} is not there: run this in the project's folder")
     compute = choose()
     own.trust()  # what params.yaml names is the project's
     with chdir(project):
