@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from phasescope import mechanisms, phases, provenance, stage, timescales
+from phasescope import metrics, provenance, stage
 from phasescope.errors import UserError
 from phasescope.params.activations import ActivationsSettings
 from phasescope.params.figures import FiguresJob
@@ -16,12 +16,6 @@ from phasescope.store import manifest
 from phasescope.store.commit import write_file
 from phasescope.store.run import StoredRun
 
-#: Title and maker of the table of each file of metrics.
-TABLES = {
-    stage.METRICS: ("Phases", phases),
-    stage.TIME_SCALES: ("Time scales", timescales),
-    stage.MECHANISMS: ("Mechanisms of feature learning", mechanisms),
-}
 #: Formats that a browser shows, best first.
 KINDS = {"svg": "image/svg+xml", "png": "image/png"}
 
@@ -57,12 +51,8 @@ def main() -> None:
 
 def tables() -> Iterator[contents.Shown]:
     """The tables that `phasescope show` prints, each with its CSV file."""
-    for file, (title, module) in TABLES.items():
-        results, csv = stage.phases(file=file), file.with_suffix(".csv")
-        try:
-            table = module.table(results)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise stage.damaged(file) from None
+    for file, title, table in metrics.tables():
+        csv = file.with_suffix(".csv")
         if not csv.is_file():
             raise UserError(f"{csv} is not there: run `dvc repro`, or `dvc pull`")
         yield contents.Shown.of(file.stem, title, table, csv.read_bytes())
@@ -92,13 +82,9 @@ def stores(run: str) -> dict[str, int | None]:
     other results, which have its digest in their manifests, and they are.
     """
     places = {"weights": stage.RUNS / run / "train", "activations": stage.RUNS / run / "activations"}
-    kept = {what: _bytes(manifest.parse(place)) if place.is_dir() else None for what, place in places.items()}
+    kept = {what: manifest.parse(place).bytes if place.is_dir() else None for what, place in places.items()}
     results = sorted(path for path in (stage.RESULTS / run).iterdir() if path.is_dir())
-    return {**kept, "results": sum(_bytes(manifest.parse(path)) for path in results)}
-
-
-def _bytes(kept: manifest.Manifest) -> int:
-    return sum(int(entry["bytes"]) for entry in kept.files.values())
+    return {**kept, "results": sum(manifest.parse(path).bytes for path in results)}
 
 
 def recorded(job: FiguresJob) -> Iterator[tuple[str, dict[str, Any]]]:

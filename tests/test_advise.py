@@ -5,6 +5,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -381,6 +382,17 @@ def no_few(monkeypatch):
     monkeypatch.setattr(measure, "DRAWS", {5: 1})
 
 
+def vgg8(place: Path, **chosen: Any) -> Run:
+    """A run of VGG-8 × 0.25 on the dataset `d` that is in a folder, trained and recorded there."""
+    data, run, cache = place / "datasets" / "d", place / "runs" / "r", CellCache(place / "cache", "code")
+    model = ModelSettings(name="vgg8", width=0.25)
+    job = TrainJob(dataset="d", model=model, batch_size=32, **chosen)
+    taps = ActivationsSettings.model_validate({"taps": ["logits", "predense", {"name": "conv-2", "pool": 2}]})
+    training.train(job, data, run / "train", ONE, "r", cache)
+    activations.record(job, taps, data, run / "train", run / "activations", ONE, "r", cache)
+    return Run("r", place)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_advice_on_digits_and_their_dominant_quadrant(tmp_path, no_few, capsys):
@@ -390,25 +402,10 @@ def test_advice_on_digits_and_their_dominant_quadrant(tmp_path, no_few, capsys):
     there; so both are told by what each checkpoint has over all drawings. At an accuracy of 80 % with as many labels no
     interval of three points can hold: 3.9 · sqrt(0.8 · 0.2 / 1000 · 0.7) is 4.1.
     """
-    data, run = tmp_path / "datasets" / "d", tmp_path / "runs" / "r"
     digits = load_digits(32)
-    write_dataset(data, digits, {})
-    job = TrainJob(
-        dataset="d",
-        model=ModelSettings(name="vgg8", width=0.25),
-        seeds=[0, 1, 2],
-        iterations=1024,
-        batch_size=32,
-        learning_rate=0.002,
-    )
-    taps = {"taps": ["logits", "predense", {"name": "conv-2", "pool": 2}]}
-    cache = CellCache(tmp_path / "cache", "code")
-    training.train(job, data, run / "train", ONE, "r", cache)
-    activations.record(
-        job, ActivationsSettings.model_validate(taps), data, run / "train", run / "activations", ONE, "r", cache
-    )
+    write_dataset(tmp_path / "datasets" / "d", digits, {})
+    opened = vgg8(tmp_path, seeds=[0, 1, 2], iterations=1024, learning_rate=0.002)
     labels, classes = label(digits, "quadrant")
-    opened = Run("r", tmp_path)
     found = resample(opened, opened.taps, labels, classes, 1000, 20)
     with capsys.disabled():
         print("\ndigits → quadrant:", summary(found))
@@ -430,23 +427,9 @@ def test_advice_on_photographs_and_their_dominant_colour(tmp_path, no_few, capsy
     if not (raw / "cifar10-jpeg").is_dir():
         pytest.skip("no folder cifar10-jpeg in the data root; set PHASESCOPE_DATA")
     settings = DatasetSettings(source="image-folder", folder="cifar10-jpeg", statistics="cifar10", train_samples=4000)
-    data, run = tmp_path / "datasets" / "d", tmp_path / "runs" / "r"
+    data = tmp_path / "datasets" / "d"
     write_dataset(data, sources.load(settings, raw, False), {})
-    job = TrainJob(
-        dataset="d",
-        model=ModelSettings(name="vgg8", width=0.25),
-        seeds=[0, 1],
-        iterations=512,
-        batch_size=32,
-        learning_rate=0.02,
-    )
-    taps = {"taps": ["logits", "predense", {"name": "conv-2", "pool": 2}]}
-    cache = CellCache(tmp_path / "cache", "code")
-    training.train(job, data, run / "train", ONE, "r", cache)
-    activations.record(
-        job, ActivationsSettings.model_validate(taps), data, run / "train", run / "activations", ONE, "r", cache
-    )
-    opened = Run("r", tmp_path)
+    opened = vgg8(tmp_path, seeds=[0, 1], iterations=512, learning_rate=0.02)
     labels, classes = label(read_dataset(data), "colour")
     found = resample(opened, opened.taps, labels[opened.recorded["index"].values], classes, 2200, 20)
     with capsys.disabled():

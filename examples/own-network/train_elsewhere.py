@@ -5,20 +5,17 @@
 It writes checkpoints/elsewhere/seed_<seed>/step_<step>.safetensors, at 0 and 2^i updates.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from own.my_network import build
 from PIL import Image
 from torch import nn
 
 import phasescope  # 1
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE / "own"))
-
-from my_network import build  # noqa: E402
 
 
 def read(part: str) -> tuple[torch.Tensor, torch.Tensor]:

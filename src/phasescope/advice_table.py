@@ -86,7 +86,7 @@ def sentences(advice: Advice, pixels: float) -> list[str]:
     each = "" if advice.per_class is None else f"{advice.per_class} labels per class, tested on the others of "
     lines = [
         f"take step {best.step}, {best.layer}: expect {100 * best.accuracy:.1f} % of new samples right, "
-        f"{_between(best.interval)} ({each}{advice.labels:,} labels, {_count(advice.seeds, 'seed')}"
+        f"{_between(best.interval)} ({each}{advice.labels:,} labels, {advice.seeds} seed{'s' * (advice.seeds > 1)}"
         + (
             f"; trained anew {_between(best.anew_interval)})"
             if best.anew_interval
@@ -171,7 +171,3 @@ def _signed(number: float) -> str:
 
 def _between(interval: Sequence[float]) -> str:
     return f"[{_points(interval[0])}, {_points(interval[1])}]"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"

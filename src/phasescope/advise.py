@@ -1,6 +1,5 @@
 """Which checkpoint and layer of a run to transfer from to a target: what has to be measured for that."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +18,6 @@ from phasescope.params.transfer import Label, ReadingSettings, TransferSettings
 from phasescope.run import Run
 from phasescope.store.cache import CellCache
 from phasescope.store.datasets import read_dataset
-from phasescope.store.manifest import StoreError
 
 #: Kind of its cells, and the first part of the name of its results.
 KIND = "advise"
@@ -59,33 +57,27 @@ def advise(run: Run, target_path: Path, settings: TransferSettings, compute: Com
     )
 
 
-def known(run: Run, target: str, label: str | None, compute: Compute, cache: CellCache) -> tuple[xr.Dataset, str]:
-    """What the stage measured of a target, or else the same measured now and kept in the cache alone; and the label.
+def measure_now(run: Run, target: str, label: str | None, compute: Compute, cache: CellCache) -> xr.Dataset:
+    """What the stage would measure of a target for one label, measured now and kept in the cache alone.
 
     Args:
         run: whose project has the target.
         target: name of a dataset.
-        label: what is to be read off; none: the first that was measured, or else the class of images that are not the
-            run's own.
-        compute: where it is computed, if it has to be.
+        label: what is to be read off; none: the class of images that are not the run's own.
+        compute: where it is computed.
         cache: of finished cells.
 
     Raises:
         UserError: there is no such target, or it has no such label, or the run's networks do not take its images.
         StoreError: as `held_out`.
     """
-    stored = None
-    with suppress(StoreError):
-        stored = run.measure(f"{KIND}-{target}")
-    if stored is not None and label in (None, *stored.label.values):
-        return stored, label or str(stored.label.values[0])
     path = run.root / "datasets" / target
     datasets = sorted(found.name for found in (run.root / "datasets").glob("[!.]*") if found.is_dir())
     if target not in datasets:
         raise UserError(f"{run.root / 'datasets'}: {unknown(target, datasets, 'dataset')}")
     dataset = read_dataset(path)
     asked = _label(run, target, dataset, label)
-    return held_out(run, path, ReadingSettings(labels=[asked]), compute, cache)[0], asked
+    return held_out(run, path, ReadingSettings(labels=[asked]), compute, cache)[0]
 
 
 def _label(run: Run, target: str, dataset: Dataset, label: str | None) -> Label:

@@ -86,7 +86,7 @@ def _row(run: Listed, layers: Mapping[str, Any]) -> list[str]:
         _entry(run.train, "settings.model", dict).get("name", MISSING),
         str(len(seeds)) if seeds else MISSING,
         f"{steps[0]}–{steps[-1]} ({len(steps)})" if steps else MISSING,
-        decimal(sum(entry["bytes"] for each in there for entry in each.files.values())),
+        decimal(sum(each.bytes for each in there)),
         ", ".join(tap["name"] for tap in _entry(run.activations, "settings.taps", list)) or MISSING,
         next((of_layer.get("phases", MISSING) for of_layer in layers.values()), MISSING),
     ]

@@ -124,6 +124,7 @@ def about(job: TrainJob, recorded: ActivationsSettings, stores: Mapping[str, int
     network = model.name if model.width == 1 else f"{model.name}, width {model.width:g}"
     if model.name == "mlp":
         network = f"mlp, {model.depth} layers, {model.units} {model.nonlinearity}"
+    network = ", ".join([network, *(f"{name} {value}" for name, value in model.arguments.items())])
     if job.checkpoints is not None:
         training = f"checkpoints of others: {job.checkpoints}"
     else:

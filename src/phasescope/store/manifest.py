@@ -41,6 +41,11 @@ class Manifest:
     #: SHA-256 of the manifest, and so of everything in the directory.
     digest: str
 
+    @property
+    def bytes(self) -> int:
+        """Of all files that it lists, as they lie on the disk."""
+        return sum(entry["bytes"] for entry in self.files.values())
+
     def entry(self, where: str, kind: type[T]) -> T:
         """What stands at a path such as "extra.dataset.name".
 
