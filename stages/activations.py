@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from phasescope import provenance, stage
+from phasescope import provenance, scheduler, stage
 from phasescope.activations import record
 from phasescope.compute import choose
 from phasescope.params.activations import ActivationsSettings
@@ -12,7 +12,7 @@ from phasescope.params.train import TrainJob
 
 def main(run: str, **where: Any) -> None:
     """Write runs/<run>/activations."""
-    chosen = choose(**where)
+    chosen = choose(**where, cluster=scheduler.may_write())
     job = stage.settings(f"runs/{run}/train.json", TrainJob)
     settings = stage.settings(f"runs/{run}/activations.json", ActivationsSettings)
     provenance.write(f"runs/{run}/activations", **asdict(chosen))

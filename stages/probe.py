@@ -24,11 +24,12 @@ def main(run: str, **where: Any) -> None:
     pixels = []
     for classifier in settings.classifiers:
         name = "probe" if classifier == "ridge" else f"probe-{classifier}"
-        function, mine = partial(probe, compute=chosen), settings_of(classifier, settings)
+        mine = settings_of(classifier, settings)
         exact = classifier == "ridge"
         measured[classifier] = cells.measure(
-            stored, name, function, mine, cache, here if exact else chosen, processes=not exact
+            stored, name, partial(probe, compute=chosen), mine, cache, here if exact else chosen, processes=not exact
         )
+        function = partial(probe, compute=chosen.here())
         pixels.append(cells.measure_inputs(stored, name, function, mine, cache)["accuracy"].item())
     both = cells.combine(measured, "classifier")
     result = both.result

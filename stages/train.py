@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from phasescope import provenance, stage
+from phasescope import provenance, scheduler, stage
 from phasescope.compute import choose
 from phasescope.importing import import_seed
 from phasescope.params.train import TrainJob
@@ -12,7 +12,7 @@ from phasescope.training import train, train_seed, write_curves
 
 def main(run: str, **where: Any) -> None:
     """Write runs/<run>/train, and what is small of it and asked for often as results/<run>/training."""
-    chosen = choose(**where)
+    chosen = choose(**where, cluster=scheduler.may_write())
     job = stage.settings(f"runs/{run}/train.json", TrainJob)
     provenance.write(f"runs/{run}/train", **asdict(chosen))
     target = stage.RUNS / run / "train"

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from closure import ROOT, reached
 from phasescope import activations, provenance, training
 from phasescope.cli import app
+from phasescope.compute import Compute
 from phasescope.errors import UserError
 from phasescope.measures import cells
 from phasescope.measures.decode import decode, decode_trained
@@ -460,5 +461,7 @@ def test_what_fails_in_a_thread_ends_the_others():
         told.append(place)
 
     with pytest.raises(UserError, match="no"):
-        map_in_threads(piece, [(0,), (1,), (2,)], 2, SimpleNamespace(update=lambda index, done: None))
+        map_in_threads(
+            piece, [(0,), (1,), (2,)], Compute("cpu", 1, 2), SimpleNamespace(update=lambda index, done: None)
+        )
     assert not told

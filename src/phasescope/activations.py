@@ -91,7 +91,7 @@ def record(
         ]
         labels = [f"activations {label} seed {seed}" for seed in job.seeds]
         with Progress(labels, len(steps)) as progress:
-            recorded = map_in_processes(record_seed, items, compute.workers, progress)
+            recorded = map_in_processes(record_seed, items, compute, progress, path)
         taken = len(keys) * len(steps) * len(settings.taps)
         tell_computed(f"activations {label}", sum(computed for _, computed in recorded), taken)
         records = xr.concat([records for records, _ in recorded], xr.DataArray(job.seeds, dims="seed"))

@@ -112,7 +112,7 @@ def show_budget(project: Path) -> None:
 
     if not (project / "params.yaml").is_file():
         raise UserError(f"{project / 'params.yaml'} is not there: run this in the project's folder")
-    compute = choose()
+    compute = choose(cluster=False)
     own.trust()  # what params.yaml names is the project's
     with chdir(project):
         settings = resolve(Path("params.yaml"))
@@ -249,7 +249,7 @@ def verify(paths: list[Path], full: bool, count: int, seed: int | None, mend: bo
         from phasescope.regenerate import regenerate
 
         recordings = [place for place in found if place.kind == "activations"]
-        tell(regenerate(recordings, count, secrets.randbelow(2**32) if seed is None else seed, choose()))
+        tell(regenerate(recordings, count, secrets.randbelow(2**32) if seed is None else seed, choose(cluster=False)))
     summary = check.summary()
     if mend and damaged:
         from phasescope.store.remote import forget  # with DVC, which takes a second

@@ -8,9 +8,10 @@ import ctypes
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from phasescope import scheduler
 from phasescope.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ class Compute:
     device: str
     threads: int
     workers: int
+    cluster: bool = False  #: whether the workers are those of a Dask scheduler (`scheduler.address`)
+
+    def here(self) -> "Compute":
+        """For what is computed in this process beside the pieces that workers do, who may have GPUs of their own."""
+        return replace(self, device="cpu", workers=1, cluster=False) if self.cluster else self
 
     def start(self) -> "torch.device":
         """Set this process up, and give the device.
@@ -51,19 +57,27 @@ class Compute:
         return device
 
 
-def choose(device: str | None = None, threads: int | None = None, workers: int | None = None) -> Compute:
-    """What the command line says, else the environment, else what suits the machine.
+def choose(
+    device: str | None = None, threads: int | None = None, workers: int | None = None, *, cluster: bool = True
+) -> Compute:
+    """What the command line says, else the environment, else what suits the machine, or the workers of a cluster.
 
     PHASESCOPE_DEVICE: `cpu`, `cuda`, `cuda:1` … (default: cuda where there is one); PHASESCOPE_THREADS: threads of one
     process (default 1: small networks gain nothing from more, and the bits do not depend on the machine's cores);
     PHASESCOPE_WORKERS: pieces of work at the same time, in processes, or in threads where measures have a closed form
     (default: one for each core that the threads leave; one on a GPU).
 
+    Where a Dask scheduler is configured, its workers count instead of what this machine has, unless `cluster` is False.
+
     Raises:
-        UserError: a value is no positive whole number.
+        UserError: a value is no positive whole number, or no scheduler answers at the address that is configured.
     """
     if device is None:
         device = os.environ.get("PHASESCOPE_DEVICE") or None
+    address = scheduler.address() if cluster else None
+    elsewhere = scheduler.capacity(address) if address else None
+    if device is None and elsewhere:
+        device = "cuda" if elsewhere.with_gpu else "cpu"
     if device is None:
         import torch
 
@@ -72,8 +86,8 @@ def choose(device: str | None = None, threads: int | None = None, workers: int |
         raise UserError(f"device {device!r}: expected cpu, cuda, cuda:1 …; set PHASESCOPE_DEVICE=cpu")
     count = count_threads(threads)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    fitting = max(1, cores // count) if device == "cpu" else 1
-    return Compute(device, count, _positive("workers", workers) or fitting)
+    fitting = elsewhere.of(device) if elsewhere else max(1, cores // count) if device == "cpu" else 1
+    return Compute(device, count, _positive("workers", workers) or fitting, elsewhere is not None)
 
 
 def count_threads(given: int | None = None) -> int:

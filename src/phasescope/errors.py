@@ -15,6 +15,13 @@ def unknown(value: str, known: list[str], what: str) -> str:
     return f"unknown {what} {value!r}; {hint}known: {', '.join(map(word, known))}"
 
 
+def reason(error: BaseException) -> str:
+    """What went wrong first, for libraries wrap what others raised; a line of at most 200 characters."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{(str(error).splitlines() or [''])[0] or type(error).__name__:.200}"
+
+
 def word(name: str) -> str:
     """A name as it is, or in quotes if it holds more than letters, digits and dashes."""
     return name if re.fullmatch(r"[\w-]+", name) else repr(name)

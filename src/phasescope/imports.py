@@ -20,7 +20,7 @@ def reached(modules: Iterable[str]) -> dict[str, Path]:
     todo, found = list(modules), dict[str, Path]()
     while todo:
         name = todo.pop()
-        file = _file(name)
+        file = source(name)
         if name in found or file is None:
             continue
         found[name] = file
@@ -31,20 +31,21 @@ def reached(modules: Iterable[str]) -> dict[str, Path]:
 def digests(script: Path) -> dict[str, str]:
     """SHA-256 of a script in `stages/` and of all modules that it reaches, by name."""
     files = {f"{script.parent.name}/{script.name}": script, **reached(imported(script))}
-    return {name: _digest(files[name]) for name in sorted(files)}
+    return {name: digest(files[name]) for name in sorted(files)}
 
 
 def changed(script: Path, recorded: dict[str, str]) -> list[str]:
     """Names of those of a script's files, as `digests` told, that are no longer what they were."""
-    files = {name: script if "/" in name else _file(name) for name in recorded}
-    return [name for name, file in files.items() if file is None or _digest(file) != recorded[name]]
+    files = {name: script if "/" in name else source(name) for name in recorded}
+    return [name for name, file in files.items() if file is None or digest(file) != recorded[name]]
 
 
-def _digest(file: Path) -> str:
+def digest(file: Path) -> str:
+    """SHA-256 of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _file(module: str) -> Path | None:
+def source(module: str) -> Path | None:
     """The source of a phasescope module; none for what is no module, or another's."""
     package, *parts = module.split(".")
     path = PACKAGE.joinpath(*parts)

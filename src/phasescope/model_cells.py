@@ -24,6 +24,7 @@ from phasescope.run import Run
 from phasescope.store.cache import CellCache
 from phasescope.store.commit import fingerprint
 from phasescope.store.files import Place
+from phasescope.store.shared import readable
 
 S = TypeVar("S", bound=Section)
 #: A network, what is known of the samples, settings → what is measured. Coordinates are the same at every checkpoint.
@@ -79,8 +80,9 @@ def measure(
         length = ceil(len(missing) / (PIECES * compute.workers))
         pieces = [missing[first : first + length] for first in range(0, len(missing), length)]
         with Progress([f"{name} {run.name}"], len(missing)) as progress:
-            items = [(run.name, run.root, known, name, function, settings, compute, cache, piece) for piece in pieces]
-            done = map_in_processes(measure_networks, items, compute.workers, Pieces(progress, len(items)))
+            root = readable(run.root, [run.path / "train", run.path / "activations", run.dataset], compute)
+            items = [(run.name, root, known, name, function, settings, compute, cache, piece) for piece in pieces]
+            done = map_in_processes(measure_networks, items, compute, Pieces(progress, len(items)))
         for piece, results in zip(pieces, done, strict=True):
             for (seed, step, _), part in zip(piece, results, strict=True):
                 parts[seed, step] = part

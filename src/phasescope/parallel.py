@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
+from phasescope.compute import Compute
 from phasescope.errors import UserError
 from phasescope.progress import Pieces, Progress
 
@@ -35,14 +37,23 @@ def end_with_parent() -> None:
 
 
 def map_in_processes(
-    function: Callable[..., T], items: list[tuple[Any, ...]], workers: int, progress: Progress | Pieces
+    function: Callable[..., T],
+    items: list[tuple[Any, ...]],
+    compute: Compute,
+    progress: Progress | Pieces,
+    group: Path | None = None,
 ) -> list[T]:
-    """Call `function(advance, *item)` for each item, in at most `workers` processes; gives the results in order.
+    """Call `function(advance, *item)` for each item, in as many processes as `compute` has workers; gives all results.
 
     `advance(done)` tells the progress of its item in the units of the progress bar. With one worker everything runs in
-    this process. The function must be importable by name. An exception in one piece ends the others.
+    this process; with a cluster, on its workers. The function must be importable by name. An exception in one piece
+    ends the others. `group` is the argument, if any, with the path of arrays in which the pieces write shards.
     """
-    if workers == 1 or len(items) == 1:
+    if compute.cluster:
+        from phasescope.cluster import map_on_workers  # which others do without
+
+        return map_on_workers(function, items, compute, progress, group)
+    if compute.workers == 1 or len(items) == 1:
         return _one_by_one(function, items, progress)
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     if sys.platform == "linux":
@@ -50,7 +61,7 @@ def map_in_processes(
         context.set_forkserver_preload([function.__module__])
     counters: Any = context.Array("q", len(items))
     executor = ProcessPoolExecutor(
-        min(workers, len(items)), mp_context=context, initializer=_start_worker, initargs=(counters,)
+        min(compute.workers, len(items)), mp_context=context, initializer=_start_worker, initargs=(counters,)
     )
     try:
         with _interrupts_held_back():
@@ -77,13 +88,13 @@ def map_in_processes(
 
 
 def map_in_threads(
-    function: Callable[..., T], items: list[tuple[Any, ...]], workers: int, progress: Progress | Pieces
+    function: Callable[..., T], items: list[tuple[Any, ...]], compute: Compute, progress: Progress | Pieces
 ) -> list[T]:
     """The same in threads of this process, for work that libraries do outside the interpreter's lock.
 
     Nothing is then imported, read or made twice. A thread whose work is not wanted any more ends at its next `advance`.
     """
-    if workers == 1 or len(items) == 1:
+    if compute.workers == 1 or len(items) == 1:
         return _one_by_one(function, items, progress)
     over = threading.Event()
 
@@ -95,7 +106,7 @@ def map_in_threads(
 
         return function(advance, *item)
 
-    with ThreadPoolExecutor(min(workers, len(items))) as executor:
+    with ThreadPoolExecutor(min(compute.workers, len(items))) as executor:
         try:
             futures = [executor.submit(call, index, item) for index, item in enumerate(items)]
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:

@@ -21,8 +21,12 @@ def wide_console() -> Console:
 def tell_computed(label: str, computed: int, cells: int) -> None:
     """Say how many cells were computed, where some were known before."""
     if computed < cells:
-        text = f"{label}: {computed} of {cells} cells computed, the others were known"
-        Console().print(text, highlight=False, soft_wrap=True)
+        tell(f"{label}: {computed} of {cells} cells computed, the others were known")
+
+
+def tell(text: str) -> None:
+    """Say something in a line of its own."""
+    Console().print(text, highlight=False, soft_wrap=True)
 
 
 class Progress:

@@ -33,6 +33,7 @@ from phasescope.store.commit import fingerprint
 from phasescope.store.datasets import read_dataset
 from phasescope.store.files import Place
 from phasescope.store.run import StoredRun
+from phasescope.store.shared import readable
 
 #: What a checkpoint's activations, or what is read off them, does not depend on: which samples these chose is in a key.
 _LIMITS = {"train_samples", "test_samples"}
@@ -106,7 +107,7 @@ def _inputs(
     key = fingerprint(kind, reading.settings.model_dump(exclude=_LIMITS), digest, kept.tolist())
     known = cache.load(kind, key)
     if known is None:
-        known = _of_one_cell(standardised(dataset, kept).reshape(len(kept), -1), target, reading, compute)
+        known = _of_one_cell(standardised(dataset, kept).reshape(len(kept), -1), target, reading, compute.here())
         cache.save(kind, key, known)
     return known
 
@@ -186,11 +187,12 @@ def _through_networks(
                 parts[key] = part
     label = f"{readings[0].kind} {run.name} to {target_path.name}"
     if missing:
-        items = [
-            (run.name, run.root, target_path, kept, compute, cache, seed, of_seed) for seed, of_seed in missing.items()
-        ]
+        own = [run.path / "train", run.path / "activations", run.dataset]
+        root = readable(run.root, [*own, target_path], compute)
+        there = root / target_path.relative_to(run.root).as_posix()
+        items = [(run.name, root, there, kept, compute, cache, seed, of_seed) for seed, of_seed in missing.items()]
         with Progress([f"{label} seed {seed}" for seed in missing], max(map(len, missing.values()))) as progress:
-            for of_seed in map_in_processes(measure_seed, items, compute.workers, progress):
+            for of_seed in map_in_processes(measure_seed, items, compute, progress):
                 parts |= of_seed
     computed = sum(len(wanted) for of_seed in missing.values() for wanted in of_seed.values())
     tell_computed(label, computed, sum(of_reading.size for of_reading in keys))
@@ -207,7 +209,7 @@ def measure_seed(
     advance: Callable[[int], None],
     name: str,
     root: Place,
-    target_path: Path,
+    target_path: Place,
     kept: np.ndarray,
     compute: Compute,
     cache: CellCache,

@@ -99,7 +99,7 @@ def train(
         _allocate(path, job, dataset_path)
         items = [(job, dataset_path, path, compute, cache, index, key) for index, key in enumerate(keys)]
         with Progress([f"train {label} seed {seed}" for seed in job.seeds], job.iterations) as progress:
-            trained = map_in_processes(by_seed or train_seed, items, compute.workers, progress)
+            trained = map_in_processes(by_seed or train_seed, items, compute, progress, path)
         tell_computed(f"train {label}", sum(computed for _, computed in trained), len(keys) * len(steps))
         states = xr.concat(
             [state for state, _ in trained], xr.DataArray(job.seeds, dims="seed"), combine_attrs="drop_conflicts"

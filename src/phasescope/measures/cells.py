@@ -26,6 +26,7 @@ from phasescope.store.cache import CellCache
 from phasescope.store.commit import fingerprint
 from phasescope.store.datasets import read_dataset
 from phasescope.store.run import StoredRun
+from phasescope.store.shared import readable
 
 #: Bytes of stored activations that each worker reads at once; at least one cell.
 BATCH_BYTES = 32 << 20
@@ -89,7 +90,8 @@ def measure(
     some `taps` are asked for, the others are NaN. `known` says what the function is to know of the run's samples.
     """
     shared = _shared(run, name, settings)
-    workers, threads = (1, None) if compute is None else (compute.workers, compute.threads)
+    threads, compute = (compute.threads, compute) if compute else (None, Compute("cpu", 1, 1))
+    workers, processes = compute.workers, processes or compute.cluster
     seeds, steps = (run.recorded[dim].values for dim in ("seed", "step"))
     keys = np.full((len(seeds), len(steps), len(run.taps)), None, dtype=object)
     parts = np.empty(keys.shape, dtype=object)
@@ -109,12 +111,12 @@ def measure(
         with Progress([f"{name} {run.name}"], number) as progress, threadpool_limits(threads):
             # What is limited here holds in all threads, and a thread must not lift it for the others.
             limit = threads if processes else None
-            opened = StoredRun(run.name, run.root)
+            opened = StoredRun(run.name, readable(run.root, [run.path / "activations", run.dataset], compute))
             items = [(opened, known, name, function, settings, cache, limit, *piece) for piece in pieces]
             if not processes:
                 known(opened)  # once, before all threads ask for it
             side_by_side = map_in_processes if processes else map_in_threads
-            done = side_by_side(measure_cells, items, workers, Pieces(progress, len(items)))
+            done = side_by_side(measure_cells, items, compute, Pieces(progress, len(items)))
         for (tap, cells), results in zip(pieces, done, strict=True):
             for (seed, step, _), part in zip(cells, results, strict=True):
                 parts[seed, step, run.taps.index(tap)] = part

@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +93,14 @@ class CellCache:
                 yield found, _unpacked(content)
             else:
                 found.unlink(missing_ok=True)
+
+    def take(self, files: Mapping[str, bytes]) -> None:
+        """Keep the files of another cache that the same code filled, by their names there."""
+        for name, content in files.items():
+            place = self.root / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                _write_new(place, [content])
 
     def kept(self) -> dict[str, Kept]:
         """What is kept, by kind."""

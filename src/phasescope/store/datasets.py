@@ -7,7 +7,9 @@ import numpy as np
 
 from phasescope.data.dataset import Dataset
 from phasescope.store import arrays, commit, manifest
+from phasescope.store.files import Place
 from phasescope.store.manifest import StoreError
+from phasescope.store.verified import open_verified
 
 
 def write_dataset(target: Path, dataset: Dataset, settings: dict[str, Any]) -> None:
@@ -30,7 +32,7 @@ def write_dataset(target: Path, dataset: Dataset, settings: dict[str, Any]) -> N
         scratch.commit("dataset", settings)
 
 
-def read_dataset(path: Path, digest: str | None = None) -> Dataset:
+def read_dataset(path: Place, digest: str | None = None) -> Dataset:
     """Read a committed dataset into memory, if given only that with the manifest's `digest`.
 
     Raises:
@@ -39,7 +41,7 @@ def read_dataset(path: Path, digest: str | None = None) -> Dataset:
     found = manifest.read(path, "dataset")
     if digest not in (None, found.digest):
         raise StoreError(f"{path} is not the dataset that the run was made with; run `dvc repro`")
-    stored = arrays.load(arrays.open_dataset(path / arrays.GROUP), str(path))
+    stored = arrays.load(open_verified(found), str(path))
     return Dataset(
         images=stored["images"].values,
         labels=stored["label"].values,

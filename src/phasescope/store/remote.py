@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from phasescope.errors import reason
 from phasescope.store.files import StoreError
 
 
@@ -65,7 +66,7 @@ class DvcPlace:
 
     def _told(self, error: Exception) -> StoreError:
         return StoreError(
-            f"{self} cannot be read ({_reason(error)}): check the remote with `dvc remote list`, and that it was pushed"
+            f"{self} cannot be read ({reason(error)}): check the remote with `dvc remote list`, and that it was pushed"
         )
 
 
@@ -85,9 +86,9 @@ def open_repository(repo: str, rev: str | None, remote: str | None) -> DvcPlace:
         hint = "check that it is there"
         if error.errno in (errno.EROFS, errno.EACCES):
             hint = f"DVC takes notes in the repository: give its git URL, repo='{Path(repo).absolute().as_uri()}'"
-        raise StoreError(f"{told} cannot be opened ({_reason(error)}); {hint}") from None
+        raise StoreError(f"{told} cannot be opened ({reason(error)}); {hint}") from None
     except Exception as error:  # DVC's, git's, and those of whatever talks to the host
-        raise StoreError(f"{told} cannot be opened ({_reason(error)}); check repo, rev and remote") from None
+        raise StoreError(f"{told} cannot be opened ({reason(error)}); check repo, rev and remote") from None
     return DvcPlace(files, told, PurePosixPath())
 
 
@@ -128,10 +129,3 @@ def _md5(path: Path) -> str:
 
 def _md5_of_name(path: Path) -> str:
     return path.parent.name + path.name.removesuffix(".dir")
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong first, for DVC wraps what others raised."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{(str(error).splitlines() or [''])[0] or type(error).__name__:.200}"
