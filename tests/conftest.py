@@ -25,6 +25,8 @@ pytest.register_assert_rewrite("loading")  # what fails in its checks is told wi
 # No test reports to anyone, asks for a GPU by itself, or depends on where and how the tests are run.
 for name in [name for name in os.environ if name.startswith("PHASESCOPE_") and name != "PHASESCOPE_DATA"]:
     del os.environ[name]
+for name in [name for name in os.environ if name.startswith("DASK_")]:
+    del os.environ[name]
 os.environ |= {"DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1", "PHASESCOPE_DEVICE": "cpu", "PHASESCOPE_WORKERS": "1"}
 # Stages run as processes of their own: without compiled modules each takes two seconds more to import torch.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import move, rmtree
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from phasescope import own, piece, scheduler
 from phasescope.compute import Compute
-from phasescope.errors import UserError
+from phasescope.errors import UserError, reason
 from phasescope.progress import Pieces, Progress, tell
 from phasescope.store.cache import CellCache
 
@@ -71,6 +72,22 @@ def map_on_workers(
     return [results[index] for index in range(len(items))]
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """A piece that is done by whoever unpickles it.
+
+    A worker that has no phasescope then says so. Where Dask itself unpickles a function that is not there, the worker
+    ends, and so does the next one.
+    """
+
+    call: piece.Call
+    index: int
+    content: bytes
+
+    def __reduce__(self) -> tuple[Callable[..., piece.Done], tuple[Any, ...]]:
+        return piece.run, (self.call, self.index, self.content)
+
+
 class _Work:
     """The pieces of a call that are at a scheduler."""
 
@@ -89,7 +106,12 @@ class _Work:
         key = f"{self._call.name}-{index}-{uuid4().hex}"
         # The pieces that are asked for first are computed first; all are equal otherwise.
         future = self._client.submit(
-            piece.run, self._call, index, content, key=key, pure=False, resources=self._resources, priority=-index
+            pickle.loads,
+            pickle.dumps(_Piece(self._call, index, content)),
+            key=key,
+            pure=False,
+            resources=self._resources,
+            priority=-index,
         )
         self._futures[future] = index
 
@@ -99,7 +121,7 @@ class _Work:
 
         alone = False
         while self._futures:
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, CancelledError):  # which a piece's own result tells
                 wait(list(self._futures), timeout=LOOK, return_when="FIRST_COMPLETED")
             ended = [future for future in self._futures if future.done()]
             for future in ended:
@@ -134,6 +156,10 @@ class _Work:
             ) from None
         except NoValidWorkerError:
             raise UserError(f"no worker at {self._address} can do this: {', '.join(self._resources or {})}") from None
+        except ImportError as error:
+            raise UserError(
+                f"a worker at {self._address} has no phasescope ({reason(error)}): install it there"
+            ) from None
         except CancelledError:
             raise UserError(
                 f"the Dask scheduler at {self._address} went away: start it and run `dvc repro` again; finished parts "
@@ -144,7 +170,8 @@ class _Work:
     def _restart(self, worker: str) -> None:
         """Start a worker anew that has loaded code which has been edited since."""
         try:
-            self._client.restart_workers([worker])
+            with suppress(KeyError):  # another piece had it started anew
+                self._client.restart_workers([worker])
         except (ValueError, TimeoutError, OSError):
             raise UserError(f"worker {worker} has loaded an earlier version of phasescope: start it anew") from None
 

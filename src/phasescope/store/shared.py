@@ -114,5 +114,5 @@ def _open(url: str) -> tuple[Any, str]:
     try:
         files, place = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
-        raise UserError(f"{SHARED}={url}: {reason(error)}") from None
+        raise UserError(f"{SHARED}: {reason(error)}") from None
     return files, str(place)
