@@ -5,6 +5,9 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 
 import psutil
 import pytest
@@ -44,27 +47,31 @@ def project(made, tmp_path) -> Project:
     return project
 
 
+@dataclass
 class Started:
     """The documented commands at work, with alpha's training stopped in the middle."""
 
-    def __init__(self, project: Project) -> None:
-        self.project = project
-        self.shell = subprocess.Popen(
-            ["bash", "-e", "-c", RUNS],
-            cwd=project.path,
-            env=project.environment,
-            stdout=subprocess.DEVNULL,
-        )
-        wait_for((project.path / "runs" / "alpha" / ".scratch" / "train").exists)
-        self.stage = self.process("stages/train.py", "alpha")
-        self.stage.send_signal(signal.SIGSTOP)
-        assert not (project.path / "runs" / "alpha" / "train").exists()
+    shell: subprocess.Popen
+    stage: psutil.Process
 
-    def process(self, *words: str) -> psutil.Process:
-        """The process below the shell that has these words in its command line."""
-        below = psutil.Process(self.shell.pid).children(recursive=True)
-        (found,) = [process for process in below if set(words) <= set(process.cmdline())]
-        return found
+
+@pytest.fixture
+def started(project) -> Iterator[Started]:
+    command = ["bash", "-e", "-c", RUNS]
+    shell = subprocess.Popen(command, cwd=project.path, env=project.environment, stdout=subprocess.DEVNULL)
+    wait_for((project.path / "runs" / "alpha" / ".scratch" / "train").exists, seconds=300)
+    words = {"stages/train.py", "alpha"}
+    (stage,) = [
+        process
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if process.info["cwd"] == str(project.path) and words <= set(process.info["cmdline"] or [])
+    ]
+    stage.send_signal(signal.SIGSTOP)
+    assert not (project.path / "runs" / "alpha" / "train").exists()
+    yield Started(shell, stage)
+    with suppress(psutil.NoSuchProcess):
+        stage.kill()
+    shell.wait(timeout=300)
 
 
 def said(project: Project, name: str) -> str:
@@ -91,9 +98,8 @@ def test_the_documented_command_names_every_stage_of_a_run():
     assert tuple(re.findall(r"(\w+)@RUN", RUNS)) == PER_RUN
 
 
-def test_two_runs_trained_at_once_are_those_trained_one_after_the_other(project, made):
-    started = Started(project)
-    wait_for((project.path / "runs" / "beta" / "train").exists)  # trained from beginning to end meanwhile
+def test_two_runs_trained_at_once_are_those_trained_one_after_the_other(project, started, made):
+    wait_for((project.path / "runs" / "beta" / "train").exists, seconds=300)  # trained from beginning to end meanwhile
     started.stage.send_signal(signal.SIGCONT)
     assert started.shell.wait(timeout=300) == 0
     for run in ("alpha", "beta"):
@@ -109,8 +115,7 @@ def test_two_runs_trained_at_once_are_those_trained_one_after_the_other(project,
 
 
 @pytest.mark.parametrize("victim", ["stage", pytest.param("dvc", marks=pytest.mark.slow)])
-def test_a_kill_of_one_run_does_nothing_to_the_other_and_is_made_up_for(project, made, victim):
-    started = Started(project)
+def test_a_kill_of_one_run_does_nothing_to_the_other_and_is_made_up_for(project, started, made, victim):
     killed = started.stage if victim == "stage" else started.stage.parent()
     killed.kill()
     if victim == "dvc":
