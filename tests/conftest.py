@@ -221,7 +221,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 #: Files whose tests take longest: begun first, they leave short ones to share out at the end.
-LONGEST = ("test_pipeline.py", "test_sharing.py", "test_budget.py", "test_raw.py")
+LONGEST = (
+    "test_pipeline.py",
+    "test_sharing.py",
+    "test_side_by_side.py",
+    "test_cluster.py",
+    "test_budget.py",
+    "test_raw.py",
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -249,7 +249,7 @@ def test_what_is_set_in_no_cluster_stays_here(monkeypatch):
 
 def test_workers_that_do_not_see_the_project_read_from_s3(project, tmp_path, monkeypatch):
     """Nothing but what is in the bucket can give the right bytes: the files of the project are other ones by then."""
-    measured = [("decode", "small"), ("complexity", "small"), ("distributions", "flat"), ("probe", "flat")]
+    measured = [("decode", "small"), ("complexity", "small"), ("probe", "flat")]
     folder = project.path
     expected = tmp_path / "expected"
     shutil.copytree(folder / "results", expected)

@@ -62,7 +62,7 @@ def made(tmp_path_factory) -> Path:
 def save(made: Path, kind: str) -> str:
     """Save all checkpoints of the training below the present folder; gives the pattern of their names."""
     pattern, write = SAVED[kind]
-    stored = xr.open_zarr(made / "run" / "train" / arrays.GROUP)
+    stored = xr.open_zarr(made / "run" / "train" / arrays.GROUP, chunks=None)
     network = build(JOB.model, 1, 16, 10)
     for seed in JOB.seeds:
         for step in stored["step"].values.tolist():
@@ -88,7 +88,7 @@ def test_every_measure_is_that_of_the_training(made, kind, tmp_path, monkeypatch
     train(job, made / "data", tmp_path / "run" / "train", ONE, "r", cache_of(tmp_path / "run"), import_seed)
     record(job, TAPS, made / "data", tmp_path / "run" / "train", tmp_path / "run" / "activations", ONE, "r")
     for part, names in (("train", ["weights", *EVALUATIONS]), ("activations", ["logits", "predense"])):
-        mine, theirs = (xr.open_zarr(folder / "run" / part / arrays.GROUP) for folder in (tmp_path, made))
+        mine, theirs = (xr.open_zarr(folder / "run" / part / arrays.GROUP, chunks=None) for folder in (tmp_path, made))
         for name in names:
             np.testing.assert_array_equal(mine[name].values, theirs[name].values, err_msg=name)
 
@@ -164,7 +164,9 @@ def test_ten_checkpoints_of_others_have_all_measures_of_the_same_training(inside
     folders += [f"results/same/{path.name}" for path in (inside / "results" / "same").iterdir()]
     assert len(folders) == 2 + 1 + 6 + 1  # the stores, what was logged, six measures, transfer
     for folder in folders:
-        mine, theirs = (xr.open_zarr(root / folder / arrays.GROUP).load() for root in (project.path, inside))
+        mine, theirs = (
+            xr.open_zarr(root / folder / arrays.GROUP, chunks=None).load() for root in (project.path, inside)
+        )
         if folder == "runs/same/train":  # nobody knows what was logged of each update, or where the optimiser stood
             mine, theirs = (found[["weights", "last_weights", "sha256", *EVALUATIONS]] for found in (mine, theirs))
         xr.testing.assert_equal(mine, theirs)

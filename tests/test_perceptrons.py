@@ -188,7 +188,7 @@ def test_a_linear_network_learns_a_line_as_theory_says(line, tmp_path, scale, ra
         momentum=0.0,
     )  # fmt: skip
     train(job, line, tmp_path / "train", ONE, "line")
-    store = xr.open_zarr(tmp_path / "train" / arrays.GROUP)
+    store = xr.open_zarr(tmp_path / "train" / arrays.GROUP, chunks=None)
     dataset = read_dataset(line)
     x, y = standardised(dataset).ravel()[:100], dataset.values[:100]
 
@@ -216,12 +216,12 @@ def test_a_network_that_learns_a_number_has_a_loss_and_no_accuracy(line, tmp_pat
     taps = ActivationsSettings(taps=[Tap(name="logits"), Tap(name="predense")], dtype="float64")
     record(job, taps, line, tmp_path / "train", tmp_path / "activations", ONE, "line")
     write_curves("line", tmp_path / "train", tmp_path / "curves")
-    curves = xr.open_zarr(tmp_path / "curves" / arrays.GROUP)
+    curves = xr.open_zarr(tmp_path / "curves" / arrays.GROUP, chunks=None)
     assert curves.step.values.tolist() == [0, 1, 2, 3, 4, 6, 8]
     assert np.isfinite(curves["test_loss"]).all()
     assert curves["test_accuracy"].isnull().all()
     assert curves["train_accuracy"].isnull().all()
-    recorded = xr.open_zarr(tmp_path / "activations" / arrays.GROUP)
+    recorded = xr.open_zarr(tmp_path / "activations" / arrays.GROUP, chunks=None)
     assert recorded["logits"].shape[2:] == (200, 1)
     assert recorded["accuracy"].isnull().all()
     test = recorded["split"].values == "test"

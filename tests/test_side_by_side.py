@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from closure import ROOT
 from projects import PER_RUN, Project, contents, wait_for
 
-PAGE = ROOT / "docs" / "scale-runs.md"
+PAGE = ROOT / "docs" / "scale.md"
 
 
 def blocks(heading: str) -> list[str]:
@@ -114,7 +114,8 @@ def test_two_runs_trained_at_once_are_those_trained_one_after_the_other(project,
     assert "all well" in project.call("phasescope", "verify", "--full")
 
 
-@pytest.mark.parametrize("victim", ["stage", pytest.param("dvc", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["stage", "dvc"])
 def test_a_kill_of_one_run_does_nothing_to_the_other_and_is_made_up_for(project, started, made, victim):
     killed = started.stage if victim == "stage" else started.stage.parent()
     killed.kill()

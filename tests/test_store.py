@@ -127,7 +127,7 @@ def dataset():
 
 def test_a_dataset_comes_back_with_its_labels_in_plain_xarray(tmp_path):
     arrays.write_dataset(tmp_path / "d.zarr", dataset())
-    back = xr.open_zarr(tmp_path / "d.zarr")
+    back = xr.open_zarr(tmp_path / "d.zarr", chunks=None)
     np.testing.assert_array_equal(back["mse"].values, dataset()["mse"].values)
     assert list(back["layer"].values) == ["logits", "conv-2"]
     assert back["mse"].sel(layer="conv-2", seed=7).dims == ("step",)

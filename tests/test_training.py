@@ -125,7 +125,7 @@ def test_looking_at_the_network_does_not_disturb_its_training(trained, small):
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    stored = xr.open_zarr(trained / arrays.GROUP)
+    stored = xr.open_zarr(trained / arrays.GROUP, chunks=None)
     np.testing.assert_array_equal(stored["weights"].sel(seed=3, step=32).values, state.flatten(network).numpy())
     np.testing.assert_array_equal(stored["loss"].sel(seed=3).values[:32], np.array(losses, np.float32))
 
@@ -134,7 +134,7 @@ def test_momentum_and_weight_decay_reach_the_optimiser(prepared, tmp_path):
     weights = {}
     for name, change in [("plain", {"momentum": 0.0}), ("momentum", {}), ("decay", {"weight_decay": 1.0})]:
         train(F0.model_copy(update=change), prepared, tmp_path / name, ONE, name)
-        weights[name] = xr.open_zarr(tmp_path / name / arrays.GROUP)["weights"].sel(seed=3)
+        weights[name] = xr.open_zarr(tmp_path / name / arrays.GROUP, chunks=None)["weights"].sel(seed=3)
     for name in ("momentum", "decay"):
         np.testing.assert_array_equal(weights["plain"].sel(step=0), weights[name].sel(step=0))
         assert not np.allclose(weights["plain"].sel(step=32), weights[name].sel(step=32), atol=1e-5)
@@ -155,7 +155,7 @@ def test_adamw_is_that_of_torch_with_a_linear_warm_up(prepared, small, tmp_path)
         functional.cross_entropy(network(images[batch]), labels[batch]).backward()
         optimiser.step()
         schedule.step()
-    stored = xr.open_zarr(tmp_path / "adamw" / arrays.GROUP)["weights"].sel(seed=3, step=32)
+    stored = xr.open_zarr(tmp_path / "adamw" / arrays.GROUP, chunks=None)["weights"].sel(seed=3, step=32)
     # The rates of the two schedules differ in their last digit.
     np.testing.assert_allclose(stored, state.flatten(network), rtol=0, atol=1e-6)
 
@@ -163,11 +163,11 @@ def test_adamw_is_that_of_torch_with_a_linear_warm_up(prepared, small, tmp_path)
 def test_loss_and_accuracy_are_looked_at_as_often_as_asked(prepared, small, tmp_path):
     train(ADAMW, prepared, tmp_path / "often", ONE, "often")
     write_curves("often", tmp_path / "often", tmp_path / "curves")
-    curves = xr.open_zarr(tmp_path / "curves" / arrays.GROUP)
+    curves = xr.open_zarr(tmp_path / "curves" / arrays.GROUP, chunks=None)
     steps = [0, 1, 2, 4, 5, 8, 10, 15, 16, 20, 25, 30, 32, 35, 40]
     assert curves.step.values.tolist() == steps
     assert curves["test_loss"].dims == ("seed", "step")
-    stored = xr.open_zarr(tmp_path / "often" / arrays.GROUP)
+    stored = xr.open_zarr(tmp_path / "often" / arrays.GROUP, chunks=None)
     network = build(ADAMW.model, 1, 16, 10)
     for seed, step in ((3, 0), (5, 16), (5, 32)):
         weights = torch.from_numpy(stored["weights"].sel(seed=seed, step=step).values)
@@ -192,8 +192,8 @@ def test_the_hinge_loss_is_what_is_minimised_logged_and_recorded(prepared, tmp_p
         train(job, prepared, folder / "train", ONE, "f0")
         paths = (prepared, folder / "train", folder / "activations")
         activations.record(job, logits, *paths, ONE, "f0", cache)
-        trained[loss] = xr.open_zarr(folder / "train" / arrays.GROUP).sel(seed=3)
-        stores[loss] = xr.open_zarr(folder / "activations" / arrays.GROUP).sel(seed=3)
+        trained[loss] = xr.open_zarr(folder / "train" / arrays.GROUP, chunks=None).sel(seed=3)
+        stores[loss] = xr.open_zarr(folder / "activations" / arrays.GROUP, chunks=None).sel(seed=3)
 
     hinge = stores["hinge"].isel(sample=stores["hinge"]["split"].values == "test")
     outputs, rows, labels = hinge["logits"].sel(step=32).values, np.arange(43), hinge["label"].values
@@ -214,7 +214,7 @@ def test_the_hinge_loss_is_what_is_minimised_logged_and_recorded(prepared, tmp_p
 
 
 def test_the_store_says_what_it_holds(trained):
-    stored = xr.open_zarr(trained / arrays.GROUP)
+    stored = xr.open_zarr(trained / arrays.GROUP, chunks=None)
     assert stored["weights"].dims == ("seed", "step", "parameter")
     assert stored["step"].values.tolist() == checkpoint_steps(40)
     assert stored["seed"].values.tolist() == [3, 5]
@@ -233,7 +233,7 @@ def test_the_store_says_what_it_holds(trained):
 def test_training_learns(prepared, tmp_path):
     job = F0.model_copy(update={"iterations": 256, "seeds": [0]})
     train(job, prepared, tmp_path / "run", ONE, "f0")
-    stored = xr.open_zarr(tmp_path / "run" / arrays.GROUP)
+    stored = xr.open_zarr(tmp_path / "run" / arrays.GROUP, chunks=None)
     assert stored["test_accuracy"].values[0, 0] < 0.35
     assert stored["test_accuracy"].values[0, -1] > 0.7
 
@@ -355,7 +355,7 @@ def test_a_diverging_training_says_so(prepared, tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_the_same_curves(prepared, trained, tmp_path):
     train(VGG, prepared, tmp_path / "gpu", Compute("cuda", 1, 1), "vgg")
-    here, there = (xr.open_zarr(path / arrays.GROUP) for path in (trained, tmp_path / "gpu"))
+    here, there = (xr.open_zarr(path / arrays.GROUP, chunks=None) for path in (trained, tmp_path / "gpu"))
     np.testing.assert_array_equal(here["weights"].sel(step=0), there["weights"].sel(step=0))
     np.testing.assert_allclose(here["weights"].sel(step=32), there["weights"].sel(step=32), atol=1e-2)
     np.testing.assert_allclose(here["loss"], there["loss"], rtol=1e-2, atol=1e-3)

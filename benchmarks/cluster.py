@@ -1,0 +1,110 @@
+"""Two workers of a Dask scheduler against one, each with one thread: how much faster a stage of many cells becomes.
+
+    python benchmarks/cluster.py [--repeats 3] [--steps 8]
+
+A run with one layer of 512 features, 3 × 32 × 32 pixels, 10,000 training and 2,000 test samples; on each cell a
+deconvolution decoder is trained, as the stage `decode` does it where a scheduler is configured. Two schedulers on
+loopback, one with a worker and one with two, take turns; workers have imported everything after the call that does not
+count. Beside it: the same in two processes of this machine without Dask.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from decode_run import write_run
+from side_by_side import compare, parser, tell, tell_machine
+
+from phasescope import scheduler
+from phasescope.compute import Compute, choose
+from phasescope.measures import cells
+from phasescope.measures.decode import decode_trained, settings_of
+from phasescope.params.decode import DecodeSettings
+from phasescope.store.cache import CellCache
+from phasescope.store.run import StoredRun
+
+SETTINGS = DecodeSettings(decoders=["deconvolution"], epochs=1, width=0.25)
+
+
+@contextmanager
+def cluster(folder: Path, workers: int) -> Iterator[str]:
+    """The address of a scheduler with so many workers of one thread, in processes of their own."""
+    file = folder / f"scheduler-{workers}.json"
+    dask = [sys.executable, "-m"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    started = [subprocess.Popen([*dask, "distributed.cli.dask_scheduler", *options], **quiet)]
+    while not file.exists():
+        time.sleep(0.1)
+    command = [*dask, "distributed.cli.dask_worker", "--nthreads", "1", "--no-dashboard", "--scheduler-file", str(file)]
+    started += [subprocess.Popen(command, **quiet) for _ in range(workers)]
+    address = json.loads(file.read_text())["address"]
+    client = scheduler.connect(address)
+    try:
+        client.wait_for_workers(workers)
+        yield address
+    finally:
+        client.close()
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def decode(cache: Path, compute: Compute, address: str | None = None) -> np.ndarray:
+    """Test errors of all cells, in the project that is the current folder."""
+    os.environ.pop(scheduler.VARIABLE, None)
+    if address is not None:
+        os.environ[scheduler.VARIABLE] = address
+        compute = choose("cpu")
+    cells._samples.cache_clear()
+    stored, train = StoredRun("benchmark"), partial(decode_trained, compute=compute)
+    mine = settings_of("deconvolution", SETTINGS)
+    kept = CellCache(cache, "benchmark")
+    measured = cells.measure(stored, "decode-deconvolution", train, mine, kept, compute, processes=True)
+    return measured.result["test_mse"].values.ravel()
+
+
+def main() -> None:
+    """Print both ratios, and whether the errors are the same."""
+    options = parser(__doc__, repeats=3)
+    options.add_argument("--steps", type=int, default=8)
+    given = options.parse_args()
+    os.environ.pop("PHASESCOPE_WORKERS", None)
+    tell_machine(1)
+    errors: dict[str, np.ndarray] = {}
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        root, caches = Path(folder), count()
+        write_run(root, 1, given.steps, 0)
+        with cluster(root, 1) as one, cluster(root, 2) as two:
+
+            def cache() -> Path:
+                return root / f"cache-{next(caches)}"
+
+            here = Compute("cpu", 1, 2)
+            measured = compare(
+                lambda: errors.update(two=decode(cache(), here, two)),
+                lambda: errors.update(one=decode(cache(), here, one)),
+                given.repeats,
+            )
+            tell(f"deconvolution decoders, {given.steps} cells: two workers against one", measured, at_least=1.6)
+            beside = compare(
+                lambda: decode(cache(), here, two),
+                lambda: errors.update(here=decode(cache(), here)),
+                given.repeats,
+            )
+            tell("two workers against two processes of this machine", beside)
+    same = np.array_equal(errors["two"], errors["one"]) and np.array_equal(errors["two"], errors["here"])
+    print(f"  errors: {'the same bits' if same else 'DIFFERENT'}, mean {errors['two'].mean():.4f}")
+
+
+if __name__ == "__main__":
+    main()
