@@ -18,6 +18,7 @@ import pytest
 
 import pieces
 import remotes
+from closure import ROOT
 from clusters import Cluster, cluster
 from conftest import PARAMS, STAGES, new_project, run_stages
 from phasescope import piece, scheduler
@@ -121,6 +122,27 @@ def test_pieces_end_when_nobody_waits_for_them(two, tmp_path, monkeypatch):
         wait_for(ended.exists)
         # And the workers do other work.
         assert map_in_processes(pieces.square, [(3,)], compute, SILENT)[0][0] == 9
+
+
+def test_pieces_end_when_their_stage_is_killed_and_the_next_one_tidies_up(two, tmp_path, monkeypatch):
+    began, ended = tmp_path / "began", tmp_path / "ended"
+    stage = (
+        "import pieces; from types import SimpleNamespace; from pathlib import Path\n"
+        "from phasescope.compute import choose; from phasescope.parallel import map_in_processes\n"
+        f"items = [(Path({str(began)!r}), Path({str(ended)!r}))]\n"
+        "map_in_processes(pieces.wait, items, choose(), SimpleNamespace(update=print))"
+    )
+    path = os.pathsep.join(map(str, (ROOT / "src", ROOT / "tests")))
+    environment = {**os.environ, "PYTHONPATH": path, scheduler.VARIABLE: two.address}
+    with subprocess.Popen([sys.executable, "-c", stage], cwd=tmp_path, env=environment) as process:
+        wait_for(began.exists)
+        process.kill()
+    wait_for(ended.exists)
+    meetings = tmp_path / ".phasescope" / "cluster"
+    assert list(meetings.iterdir())
+    with connected(two, monkeypatch, tmp_path) as compute:
+        assert map_in_processes(pieces.square, [(3,)], compute, SILENT)[0][0] == 9
+    assert not list(meetings.iterdir())
 
 
 def test_the_scheduler_goes_away(two, tmp_path, monkeypatch):

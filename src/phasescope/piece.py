@@ -94,9 +94,11 @@ def run(call: Call, index: int, content: bytes) -> Done:
 
     worker, reached, told = get_worker(), 0, 0.0
 
+    task = worker.state.tasks[worker.get_current_task()]
+
     def advance(done: int) -> None:
         nonlocal reached, told
-        if call.meeting is not None and not call.meeting.is_dir():
+        if task.state == "cancelled" or (call.meeting is not None and not call.meeting.is_dir()):
             raise CancelledError
         reached = done
         if time.monotonic() - told > INTERVAL:
