@@ -117,7 +117,7 @@ def show_budget(project: Path, workers: int | None = None, images: Sequence[str]
         name, _, numbers = given.partition("=")
         parts = numbers.split(",")
         if not (name and len(parts) == 3 and all(part.isdecimal() and int(part) > 0 for part in parts)):
-            raise UserError(f"--images {given}: expected a dataset and three numbers, NAME=TRAINING,TEST,CLASSES")
+            raise UserError(f"--images {given}: expected NAME=TRAINING,TEST,CLASSES, such as photos=5000,1000,10")
         counts[name] = Count(*map(int, parts))
     own.trust()  # what params.yaml names is the project's
     with chdir(project):

@@ -77,6 +77,7 @@ class Budget:
 
     datasets: dict[str, Store | None]
     runs: dict[str, RunBudget | None]
+    workers: int  #: pieces of work at a time
 
 
 class Count(NamedTuple):
@@ -111,7 +112,9 @@ def budget(
         if name not in settings.datasets:
             raise UserError(unknown(name, list(settings.datasets), "dataset"))
         if not _is_counted(settings.datasets[name]):
-            raise UserError(f"{name}: how many images {settings.datasets[name].source} has is known; leave them out")
+            raise UserError(
+                f"{name}: how many images {settings.datasets[name].source} has is known; leave --images out"
+            )
     images = {
         name: images_of(dataset, datasets / name, counts.get(name)) for name, dataset in settings.datasets.items()
     }
@@ -136,7 +139,7 @@ def budget(
                 classifiers=run.classifier_fits + run.seeds * run.steps * len(run.layers) * classified,
                 stages=stages,
             )
-    return Budget({name: found and outputs.dataset(found) for name, found in images.items()}, runs)
+    return Budget({name: found and outputs.dataset(found) for name, found in images.items()}, runs, workers)
 
 
 def table(found: Budget, seconds: Mapping[str, Work] | None = None) -> Group:
@@ -188,10 +191,11 @@ def _remarks(found: Budget, timed: bool) -> Iterator[str]:
     """Below the tables."""
     yield "bytes and files: as they lie on the disk, compressed; without caches, theory/, figures/ and the report"
     if timed:
-        yield "hours: counted operations, at the speed of a short benchmark here and now, as a rough guess"
-    unknown = [name for name, run in found.runs.items() if run is None]
-    if unknown:
-        yield f"known when the images are prepared: {', '.join(unknown)}"
+        side_by_side = f"{found.workers} worker{'s' * (found.workers > 1)}"
+        yield f"hours: on cores like these with {side_by_side}, from a short benchmark of the networks here and now"
+    missing = [name for name, run in found.runs.items() if run is None]
+    if missing:
+        yield f"known when the images are prepared, or told by --images: {', '.join(missing)}"
     for run in found.runs.values():
         for stage in run.stages if run else []:
             if not stage.store.readable:
