@@ -112,7 +112,8 @@ OF_TARGET = ("transfer", "advise")
 
 def make(project: Path) -> None:
     """A project with its datasets prepared."""
-    shutil.copytree(ROOT / "stages", project / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("stages", "src"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     (project / "own").mkdir()
     (project / "own" / "noise.py").write_text(NOISE)
     (project / "params.yaml").write_text(PARAMS)
@@ -125,7 +126,7 @@ def run_stage(project: Path, stage: str, *names: str) -> tuple[float, float]:
     """Run a stage as a process of its own: seconds on the clock, and of the processor."""
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT / "src"),
+        "PYTHONPATH": str(project / "src"),
         "PHASESCOPE_DEVICE": "cpu",
         "PHASESCOPE_WORKERS": "1",
         "PHASESCOPE_THREADS": "1",
@@ -145,9 +146,10 @@ def kept(folder: Path) -> tuple[int, int]:
     return sum(lengths), len(lengths)
 
 
-def measure(project: Path) -> list[dict[str, Any]]:
-    """A row for every stage of every run: what was counted, and what it took and left."""
-    settings, rows = read(project / "params.yaml"), []
+def measure(project: Path, save: Path | None) -> list[dict[str, Any]]:
+    """A row for every stage of every run: what was counted, and what it took and left; saved as they come."""
+    settings, rows = read(project / "params.yaml"), list[dict[str, Any]]()
+    save = save and save.absolute()
     compute = Compute("cpu", threads=1, workers=1)
     with chdir(project):
         own.trust()
@@ -161,6 +163,8 @@ def measure(project: Path) -> list[dict[str, Any]]:
                 wall, processor = run_stage(project, stage.name, *named)
                 rows.append(row(stage, seconds, wall, processor))
                 tell(rows[-1])
+                if save:
+                    save.write_text(json.dumps(rows, indent=1))
     return rows
 
 
@@ -243,9 +247,7 @@ def main() -> None:
         side_by_side.tell_machine(1)
         with tempfile.TemporaryDirectory() as folder:
             make(Path(folder))
-            rows = measure(Path(folder))
-        if given.save:
-            given.save.write_text(json.dumps(rows, indent=1))
+            rows = measure(Path(folder), given.save)
     fitted, checked = ([each for each in rows if each["run"].startswith(kind)] for kind in ("fit-", "check-"))
     factors = fit(fitted)
     for title, some, constants in (

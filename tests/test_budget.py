@@ -152,7 +152,7 @@ def test_operations_of_a_decoder_are_those_that_torch_counts(name, tap):
     (layer,) = [layer for layer in run.layers if layer.name == tap]
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         build(name, layer.shape, (3, 32, 32), 0.5)(torch.zeros(1, *layer.shape))
-    assert work._decoder(name, layer, run.images, settings)[0] == counter.get_total_flops()
+    assert work.decoder_operations(name, layer, run.images, settings) == counter.get_total_flops()
 
 
 def test_operations_of_a_training():
@@ -182,7 +182,7 @@ def test_operations_of_activations():
 def test_a_network_that_others_trained_is_not_trained():
     run = Run(parsed(PARAMS).runs["small"], DIGITS, job_of_others())
     done = work.train(run, workers=1)
-    assert (done.updates, done.modules) == (0, 0)
+    assert (done.updates, done.calls) == (0, 0)
     assert done.passes == 3 * 1797
     assert done.cells == 3
 
@@ -231,10 +231,7 @@ def test_operations_of_complexity_are_those_that_torch_counts():
     assert list(run.nonlinearities) == [f"blocks.{place}.2" for place in range(5)]
     assert run.hidden_layers == ["blocks.0.2"]
     blocks, flatten, head = run.network
-    operations, image = (
-        dict[str, int](),
-        torch.zeros(1, run.images.channels, run.images.resolution, run.images.resolution),
-    )
+    operations, image = {}, torch.zeros(1, run.images.channels, run.images.resolution, run.images.resolution)
     for name, layer, inputs in (
         ("whole", run.network, image),
         ("rest", torch.nn.Sequential(*blocks[1:], flatten, head), blocks[0](image)),
@@ -260,7 +257,7 @@ def test_operations_of_the_kernel_are_those_of_an_update_for_each_probe_and_outp
     products = sum(2 * h * h * (a + b) for h, a, b in zip(channels, columns, rows, strict=True))
     assert work.kernel(run, workers=1).matrices == pytest.approx(cells * products)
     alone = Run(parsed(PARAMS.replace("{probes: 8}", "{measures: []}")).runs["small"], DIGITS)
-    assert work.kernel(alone, workers=1) == Work(starts=1)
+    assert work.kernel(alone, workers=1) == Work(starts=1, imports=1)
 
 
 def test_the_benchmark_gives_the_time_of_an_operation():
@@ -268,7 +265,7 @@ def test_the_benchmark_gives_the_time_of_an_operation():
     seconds = speed.measured(Compute("cpu", threads=1, workers=1), runs)
     assert seconds.keys() == runs.keys()
     for each in seconds.values():
-        assert all(math.isfinite(value) and value > 0 for value in asdict(each).values())
+        assert all(math.isfinite(value) and value >= 0 for value in asdict(each).values())
         # No core makes fewer than a billion or more than a trillion operations in a second.
         assert 1e-12 < each.matrices < 1e-9
         # A batch of 32 takes longer than one of them that only passes.

@@ -111,10 +111,9 @@ def budget(
     for name in counts:
         if name not in settings.datasets:
             raise UserError(unknown(name, list(settings.datasets), "dataset"))
-        if not _is_counted(settings.datasets[name]):
-            raise UserError(
-                f"{name}: how many images {settings.datasets[name].source} has is known; leave --images out"
-            )
+        source = settings.datasets[name].source
+        if source != "image-folder" and not is_own(source):
+            raise UserError(f"{name}: how many images {source} has is known; leave --images out")
     images = {
         name: images_of(dataset, datasets / name, counts.get(name)) for name, dataset in settings.datasets.items()
     }
@@ -213,11 +212,6 @@ def _stages(name: str, run: Run, workers: int) -> Iterator[Stage]:
         yield Stage(stage, name, f"{folder}/{name}/{stage}", store, done)
         if stage == "train":
             yield Stage(stage, name, f"results/{name}/training", outputs.training(run), Work)
-
-
-def _is_counted(dataset: DatasetSettings) -> bool:
-    """Whether files or a function of the user's own say how many images there are."""
-    return dataset.source == "image-folder" or is_own(dataset.source)
 
 
 def images_of(dataset: DatasetSettings, path: Path, count: Count | None = None) -> Images | None:

@@ -14,24 +14,25 @@ import torch
 import xarray as xr
 
 from phasescope.budget.runs import Run
-from phasescope.budget.work import OVERHEAD, UPDATE, Work
+from phasescope.budget.work import UPDATE, Work, decoder_operations
 from phasescope.compute import Compute
+from phasescope.measures import decoders
 from phasescope.measures.distributions import statistics
 from phasescope.measures.estimators import Classes, through_noise
+from phasescope.measures.fitting import adam, initialised
 from phasescope.measures.samples import Samples
 from phasescope.models.losses import loss_of
 from phasescope.models.optimisers import Optimiser
 from phasescope.models.zoo import build, place
 from phasescope.params.distributions import DistributionsSettings
-from phasescope.params.models import ModelSettings
 from phasescope.params.train import TrainJob
 
 #: Seconds of a stage for each second of the benchmark, by kind of work; fitted by benchmarks/cost.py (docs/log.md).
 FACTORS = Work(
     updates=1.0,
     passes=1.0,
-    network=1.0,
-    modules=1.0,
+    decoders=1.0,
+    calls=1.0,
     matrices=1.0,
     products=1.0,
     spectra=1.0,
@@ -40,6 +41,7 @@ FACTORS = Work(
     cells=1.0,
     bytes=1.0,
     starts=1.0,
+    imports=1.0,
 )
 #: Images that pass at once.
 BATCH = 256
@@ -50,7 +52,7 @@ REPEATED, LONGEST = 0.2, 1.0
 def measured(compute: Compute, runs: Mapping[str, Run]) -> dict[str, Work]:
     """Seconds that one operation of each kind takes here, by run."""
     general = benchmark(compute)
-    known: dict[str, tuple[float, float]] = {}
+    known: dict[str, Work] = {}
     found = {}
     for name, run in runs.items():
         job = TrainJob(dataset=run.settings.dataset, model=run.settings.model, **run.settings.train.model_dump())
@@ -58,8 +60,7 @@ def measured(compute: Compute, runs: Mapping[str, Run]) -> dict[str, Work]:
         key = f"{about} {run.images}"
         if key not in known:
             known[key] = of_network(run, job, compute)
-        updates, passes = known[key]
-        found[name] = fitted(replace(general, updates=updates, passes=passes))
+        found[name] = fitted(replace(known[key], decoders=of_decoder(run, compute)) + general)
     return found
 
 
@@ -73,7 +74,7 @@ def unfitted(seconds: Work) -> Work:
     return Work(*map(operator.truediv, astuple(seconds), astuple(FACTORS)))
 
 
-def of_network(run: Run, job: TrainJob, compute: Compute) -> tuple[float, float]:
+def of_network(run: Run, job: TrainJob, compute: Compute) -> Work:
     """Seconds of an update of a run's network, and of an image that passes through it."""
     device, images = compute.start(), run.images
     with torch.random.fork_rng(devices=[]):
@@ -107,61 +108,83 @@ def of_network(run: Run, job: TrainJob, compute: Compute) -> tuple[float, float]
 
         return action
 
-    def each(way: Callable[[int], Callable[[], None]], count: int) -> float:
-        """Seconds of so many images."""
-        few = min(count, 2)  # BatchNorm normalises no image alone
-        one = _seconds(way(few), compute, repeated=0.0) / few
-        timed = min(count, max(few, int(LONGEST / one)))
-        return _seconds(way(timed), compute) * count / timed
-
     network.train()
-    updates = each(update, min(job.batch_size, images.train)) if run.updates else 0.0
+    updates = _of_images(update, min(job.batch_size, images.train), compute) if run.updates else 0.0
     network.eval()
-    return updates, each(look, BATCH) / BATCH
+    return Work(updates=updates, passes=_of_images(look, BATCH, compute) / BATCH)
+
+
+def of_decoder(run: Run, compute: Compute) -> float:
+    """Seconds of an operation of the first decoder that is trained, at the first tap that it is trained on."""
+    settings, device = run.settings.decode, compute.start()
+    kinds = [decoder for decoder in settings.decoders if decoder != "linear"]
+    layers = [layer for layer in run.layers if layer.trained]
+    if not (kinds and layers):
+        return 0.0
+    kind, layer, images = kinds[0], layers[0], run.images
+    shape = (images.channels, images.resolution, images.resolution)
+    decoder = initialised(lambda: decoders.build(kind, layer.shape, shape, settings.width), device)
+    move = adam(decoder, settings.weight_decay)
+
+    def update(count: int) -> Callable[[], None]:
+        given, wanted = (
+            torch.zeros(count, *layer.shape, device=device),
+            torch.zeros(count, images.pixels, device=device),
+        )
+
+        def action() -> None:
+            for parameter in decoder.parameters():
+                parameter.grad = None
+            torch.nn.functional.mse_loss(decoder(given), wanted).backward()
+            move(0.0)
+
+        return action
+
+    batch = min(settings.batch_size, run.train)
+    return _of_images(update, batch, compute) / (UPDATE * batch * decoder_operations(kind, layer, images, settings))
+
+
+def _of_images(way: Callable[[int], Callable[[], None]], count: int, compute: Compute) -> float:
+    """Seconds of what is done with so many images at once, of which fewer are timed where they take long."""
+    few = min(count, 2)  # BatchNorm normalises no image alone
+    one = _seconds(way(few), compute, repeated=0.0) / few
+    timed = min(count, max(few, int(LONGEST / one)))
+    return _seconds(way(timed), compute) * count / timed
 
 
 def benchmark(compute: Compute) -> Work:
     """Seconds of an operation of each kind but for networks."""
     device = compute.start()
 
-    def update(model: ModelSettings, batch: int) -> Callable[[], None]:
-        network = place(build(model, 3, 32, 10), device)
-        optimiser = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9)
-        images = torch.zeros(batch, 3, 32, 32, device=device)
-        labels = torch.zeros(batch, dtype=torch.int64, device=device)
-
-        def action() -> None:
-            optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(network(images), labels).backward()
-            optimiser.step()
-
-        return action
-
-    with torch.random.fork_rng(devices=[]):
-        small, large = ModelSettings(name="f0"), ModelSettings(name="mlp", units=1024)
-        modules = _seconds(update(small, 1), compute) / (2 + OVERHEAD)
-        update_of = _seconds(update(large, 128), compute)
-    network = update_of / (UPDATE * 2 * 128 * 1024 * (3 * 32**2 + 10))
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(512, 512))
     single = matrix.astype(np.float32)
     cell, labels = rng.normal(size=(1, 1, 500, 256)).astype(np.float16), np.arange(500) % 10
     samples = Samples(np.zeros((500, 1)), labels, np.zeros(500, bool), 10, (1, 1, 1))
+    numbers = (500 + 10 * DistributionsSettings().bins) * 256
     dims = ("seed", "step", "sample", "feature")
     activations = xr.DataArray(cell, {"seed": [0], "step": [0]}, dims)
     classes, points = Classes(np.sort(labels)), matrix[:500, :8]
     content = rng.bytes(1 << 22)
+    with torch.random.fork_rng(devices=[]):
+        layer, few = torch.nn.Linear(10, 10).to(device), torch.zeros(1, 10, device=device)
+
+    def call() -> None:
+        for _ in range(100):
+            layer(few).sum().backward()
+
+    calls = _seconds(call, compute) / 300
     return Work(
-        network=network,
-        modules=modules,
+        calls=calls,
         matrices=_seconds(lambda: matrix @ matrix, compute) / (2 * 512**3),
         products=_seconds(lambda: single @ single, compute) / (2 * 512**3),
         spectra=_seconds(lambda: np.linalg.eigh(matrix[:256, :256]), compute) / 256**3,
-        distributed=_seconds(lambda: statistics(activations, samples, DistributionsSettings()), compute) / cell.size,
+        distributed=_seconds(lambda: statistics(activations, samples, DistributionsSettings()), compute) / numbers,
         pairs=_seconds(lambda: through_noise(points, classes, 1.0, rng), compute) / 500**2,
-        cells=modules,
+        cells=calls,
         bytes=_seconds(lambda: hashlib.sha256(content).digest(), compute) / len(content),
-        starts=modules,
+        starts=calls,
+        imports=calls,
     )
 
 

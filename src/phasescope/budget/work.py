@@ -27,10 +27,8 @@ from phasescope.params.transfer import TransferSettings
 
 #: What a backward pass costs with the forward pass before it, in forward passes.
 UPDATE = 3
-#: Modules that count for the loss, the optimiser and the logs of an update.
-OVERHEAD = 4
-#: Modules that count for what surrounds an update of a run's network: its batch, and its loss and accuracy in the logs.
-LOOP = 4
+#: Calls around an update: its batch, and its loss and accuracy in the logs; and of a fit to few samples.
+LOOP, FIT = 5, 20
 #: Images that BatchNorm is recalibrated with, at most.
 RECALIBRATION_IMAGES = 20_000
 #: Training images whose loss is looked at, at most.
@@ -47,8 +45,8 @@ class Work:
 
     updates: float = 0.0  #: updates of the run's own network, with a batch of its training
     passes: float = 0.0  #: images that pass through the run's own network
-    network: float = 0.0  #: floating-point operations of decoders and classifiers that are trained, in float32
-    modules: float = 0.0  #: modules of these that are called, however little each computes
+    decoders: float = 0.0  #: floating-point operations of decoders that are trained, in float32
+    calls: float = 0.0  #: of functions of libraries, however little each computes
     matrices: float = 0.0  #: floating-point operations of matrix products, in float64
     products: float = 0.0  #: the same in float32
     spectra: float = 0.0  #: cubed orders of the matrices that are factored, in float64
@@ -57,6 +55,7 @@ class Work:
     cells: float = 0.0  #: pieces of work whose result is kept by itself
     bytes: float = 0.0  #: in memory, of what is read and written
     starts: float = 0.0  #: of a stage
+    imports: float = 0.0  #: of torch, by stages that need it
 
     def __add__(self, other: "Work") -> "Work":
         return Work(*map(operator.add, astuple(self), astuple(other)))
@@ -70,8 +69,8 @@ class Work:
         return sum(map(operator.mul, astuple(self), astuple(seconds))) / 3600
 
 
-#: What comes before all else: the interpreter, torch, the stores.
-START = Work(starts=1)
+#: What comes before all else, with torch or without it.
+START, WITH_TORCH = Work(starts=1), Work(starts=1, imports=1)
 
 
 def train(run: Run, workers: int) -> Work:
@@ -81,8 +80,8 @@ def train(run: Run, workers: int) -> Work:
     moments = len(MOMENTS[run.settings.train.optimiser]) if run.updates else -1
     kept = Work(cells=run.steps, bytes=(2 + moments) * run.weights * run.steps)
     looked_at = Work(passes=images * run.evaluations)
-    updates = Work(updates=run.updates, modules=LOOP * run.updates)
-    return _side_by_side(updates + looked_at + kept + _dataset(run), run.seeds, workers) + START
+    updates = Work(updates=run.updates, calls=LOOP * run.updates)
+    return _side_by_side(updates + looked_at + kept + _dataset(run), run.seeds, workers) + WITH_TORCH
 
 
 def activations(run: Run, workers: int) -> Work:
@@ -91,7 +90,7 @@ def activations(run: Run, workers: int) -> Work:
     images = run.train + run.test + recalibrated * min(RECALIBRATION_IMAGES, run.images.train)
     kept = sum(_cell_bytes(run, layer) for layer in run.layers)
     recorded = Work(passes=images, cells=1 + len(run.layers), bytes=kept + run.weights).times(run.steps)
-    return _side_by_side(recorded + _dataset(run), run.seeds, workers) + START
+    return _side_by_side(recorded + _dataset(run), run.seeds, workers) + WITH_TORCH
 
 
 def decode(run: Run, workers: int) -> Work:
@@ -99,7 +98,8 @@ def decode(run: Run, workers: int) -> Work:
     settings, pixels = run.settings.decode, run.images.pixels
     axes = min(pixels, run.train)
     rotated = axes <= ROTATION_LIMIT
-    done = START + _dataset(run)
+    trained = [decoder for decoder in settings.decoders if decoder != "linear"]
+    done = (WITH_TORCH if trained else START) + _dataset(run)
     for layer in run.layers:
         cells = run.seeds * run.steps
         exact = _ridge(run.train, run.test, layer.features, axes if rotated else pixels, settings, single=not rotated)
@@ -107,7 +107,8 @@ def decode(run: Run, workers: int) -> Work:
             if decoder == "linear":
                 done += _side_by_side(exact + _reading(run, layer), cells, workers)
             elif layer.trained:
-                fit = _trained(*_decoder(decoder, layer, run.images, settings), run.train, run.test, settings)
+                operations = decoder_operations(decoder, layer, run.images, settings)
+                fit = Work(decoders=_trained(operations, run.train, run.test, settings))
                 # Beside a linear decoder stands the least error that one can have.
                 fit += exact if decoder == "linear-adam" else Work()
                 done += _side_by_side(fit + _reading(run, layer), cells, workers)
@@ -118,7 +119,7 @@ def probe(run: Run, workers: int) -> Work:
     """One fit for each cell and classifier; that of a ridge has the shuffled labels beside it."""
     settings = run.settings.probe
     classes = [run.images.classes]
-    done = START + _dataset(run)
+    done = (WITH_TORCH if "sgd" in settings.classifiers else START) + _dataset(run)
     for layer in run.layers:
         done += _classify(run, layer, run.train, run.test, classes, settings, workers, settings.shuffles)
     return done
@@ -128,7 +129,9 @@ def distributions(run: Run, workers: int) -> Work:
     """All features of the test samples of every cell; a few of them over all steps, which are read once more."""
     done = START + _dataset(run)
     for layer in run.layers:
-        cell = _reading(run, layer) + Work(distributed=run.test * layer.features)
+        # Every number finds its bin, and every bin of every class is counted.
+        numbers = run.test + run.images.classes * run.settings.distributions.bins
+        cell = _reading(run, layer) + Work(distributed=numbers * layer.features)
         done += _side_by_side(cell, run.seeds * run.steps, workers)
         done += Work(bytes=_cell_bytes(run, layer)).times(run.seeds * run.steps)
     return done
@@ -165,7 +168,7 @@ def complexity(run: Run, workers: int) -> Work:
         around = min(settings.points, run.train) + min(settings.points, run.test) + settings.points
         done += Work(passes=2 * around * min(settings.directions, math.prod(run.embedded.shape[1:])))
     asked = run.seeds * run.steps * bool(settings.measures)
-    return _side_by_side(done, asked, workers) + START
+    return _side_by_side(done, asked, workers) + WITH_TORCH
 
 
 def _rest(run: Run, layer: str) -> float:
@@ -190,13 +193,13 @@ def kernel(run: Run, workers: int) -> Work:
         done += Work(passes=UPDATE * run.probes * run.outputs)
     if "layer-alignment" in settings.measures:
         done += Work(matrices=sum(2.0 * len(first) * (first.numel() + second.numel()) for first, second in run.pairs))
-    return _side_by_side(done, run.seeds * run.steps * bool(settings.measures), workers) + START
+    return _side_by_side(done, run.seeds * run.steps * bool(settings.measures), workers) + WITH_TORCH
 
 
 def transfer(run: Run, settings: TransferSettings, target: Images, workers: int) -> Work:
     """Other images than the run's own pass through every checkpoint; classifiers are fitted to each layer and label."""
     train, test = kept_of(target, settings)
-    done = _through(run, settings, train + test, workers) + START
+    done = _through(run, settings, train + test, workers) + WITH_TORCH
     classes = [LABELS.get(label, target.classes) for label in settings.labels]
     for layer in run.layers:
         done += _classify(run, layer, train, test, classes, settings, workers, 0)
@@ -206,7 +209,7 @@ def transfer(run: Run, settings: TransferSettings, target: Images, workers: int)
 def advise(run: Run, settings: TransferSettings, target: Images, workers: int) -> Work:
     """One factorisation of each layer, the hat matrix of every fold, and fits to few labels, for each label."""
     samples = sum(kept_of(target, settings))
-    done = _through(run, settings, samples, workers) + START
+    done = _through(run, settings, samples, workers) + WITH_TORCH
     classes = [LABELS.get(label, target.classes) for label in settings.labels]
     for layer in run.layers:
         features, rank = layer.features, min(samples, layer.features)
@@ -215,7 +218,7 @@ def advise(run: Run, settings: TransferSettings, target: Images, workers: int) -
         of_cell = _ridge(samples, 0, features, sum(classes), settings) + Work(matrices=hats) + _reading(run, layer)
         for number in classes:
             for per_class, draws in DRAWS.items():
-                few = _ridge(min(per_class * number, samples), samples, features, number, settings)
+                few = _ridge(min(per_class * number, samples), samples, features, number, settings) + Work(calls=FIT)
                 of_cell += few.times(draws if per_class * number < samples else 0)
         done += _side_by_side(of_cell, run.seeds * run.steps, workers)
     return done
@@ -269,7 +272,9 @@ def _classify(
         else:
             fit = Work()
             for number in classes:
-                fit += _trained(2 * features * number, 1, train, test, settings)
+                operations = _trained(2 * features * number, train, test, settings)
+                updates = settings.epochs * math.ceil(train / settings.batch_size)
+                fit += Work(products=operations, calls=LOOP * updates)
         done += _side_by_side(fit + _reading(run, layer), cells, workers)
     return done
 
@@ -297,24 +302,20 @@ def _ridge(
     return Work(matrices=shared + 2 * (rows + order) * features * targets, spectra=order**3)
 
 
-def _trained(
-    operations: float, calls: int, train: int, test: int, settings: DecodeSettings | ClassifierSettings
-) -> Work:
-    """The epochs of a module that takes so many operations for a sample, and a look at all samples after them."""
-    updates = settings.epochs * math.ceil(train / settings.batch_size)
-    passes = operations * (settings.epochs * UPDATE * train + train + test)
-    return Work(network=passes, modules=(calls + OVERHEAD) * updates)
+def _trained(operations: float, train: int, test: int, settings: DecodeSettings | ClassifierSettings) -> float:
+    """Operations of the epochs of a module that takes so many for a sample, and of a look at all samples after them."""
+    return operations * (settings.epochs * UPDATE * train + train + test)
 
 
-def _decoder(decoder: Decoder, layer: Layer, images: Images, settings: DecodeSettings) -> tuple[float, int]:
-    """Operations of a forward pass of one sample, and modules.
+def decoder_operations(decoder: Decoder, layer: Layer, images: Images, settings: DecodeSettings) -> float:
+    """Floating-point operations of a forward pass of one sample.
 
     Deconvolution: Linear(p, max(p, 64)) of flat features, Conv3×3(c, c) of maps; transposed convolutions with kernels
     of 4×4 that double the maps, …, 128, 64 channels times `width`, then to the image.
     """
     features = layer.features
     if decoder == "linear-adam":
-        return 2.0 * features * images.pixels, 2
+        return 2.0 * features * images.pixels
     channels, side = (layer.shape[0], layer.shape[1]) if len(layer.shape) == 3 else (features, 1)
     if side == 1:
         given = max(channels, round(64 * settings.width))
@@ -326,7 +327,7 @@ def _decoder(decoder: Decoder, layer: Layer, images: Images, settings: DecodeSet
     for out in (*widths, images.channels):
         products += 16 * given * out * side**2
         given, side = out, 2 * side
-    return 2.0 * products, 2 * doublings + 2
+    return 2.0 * products
 
 
 def _side_by_side(work: Work, pieces: int, workers: int) -> Work:
