@@ -27,8 +27,9 @@ from phasescope.params.transfer import TransferSettings
 
 #: What a backward pass costs with the forward pass before it, in forward passes.
 UPDATE = 3
-#: Calls around an update: its batch, and its loss and accuracy in the logs; and of a fit to few samples.
-LOOP, FIT = 5, 20
+#: Calls around an update of a network, which take its batch and log its loss and accuracy; of an update of a classifier
+#: that is trained; and of a fit to few samples.
+LOOP, CLASSIFIER, FIT = 5, 12, 20
 #: Images that BatchNorm is recalibrated with, at most.
 RECALIBRATION_IMAGES = 20_000
 #: Training images whose loss is looked at, at most.
@@ -274,7 +275,7 @@ def _classify(
             for number in classes:
                 operations = _trained(2 * features * number, train, test, settings)
                 updates = settings.epochs * math.ceil(train / settings.batch_size)
-                fit += Work(products=operations, calls=LOOP * updates)
+                fit += Work(products=operations, calls=CLASSIFIER * updates)
         done += _side_by_side(fit + _reading(run, layer), cells, workers)
     return done
 
