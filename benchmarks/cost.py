@@ -39,7 +39,7 @@ from phasescope.stage import DATASETS
 ROOT = Path(__file__).parents[1]
 KINDS = [field.name for field in fields(Work)]
 #: Those for which the benchmark does something else, as quick as the interpreter; and how far the others are trusted.
-UNLIKE, BELIEF = ("cells", "starts", "imports"), 0.1
+UNLIKE, BELIEF = ("cells", "starts", "imports"), 0.3
 
 PARAMS = """\
 datasets:

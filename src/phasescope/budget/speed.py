@@ -30,19 +30,19 @@ from phasescope.params.train import TrainJob
 
 #: Seconds of a stage for each second of the benchmark, by kind of work; fitted by benchmarks/cost.py (docs/log.md).
 FACTORS = Work(
-    updates=1.0,
-    passes=1.0,
-    decoders=1.0,
-    calls=1.0,
-    matrices=1.0,
-    products=1.0,
-    spectra=1.0,
-    distributed=1.0,
-    pairs=1.0,
-    cells=1.0,
-    bytes=1.0,
-    starts=1.0,
-    imports=1.0,
+    updates=1.02,
+    passes=1.4,
+    decoders=1.06,
+    calls=0.857,
+    matrices=1.31,
+    products=0.998,
+    spectra=0.894,
+    distributed=0.847,
+    pairs=0.992,
+    cells=223,
+    bytes=1.36,
+    starts=64500,
+    imports=126000,
 )
 #: Images that pass at once.
 BATCH = 256

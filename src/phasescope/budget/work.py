@@ -3,6 +3,7 @@
 import copy
 import math
 import operator
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -95,12 +96,14 @@ def activations(run: Run, workers: int) -> Work:
 
 
 def decode(run: Run, workers: int) -> Work:
-    """One fit for each cell and decoder."""
+    """One fit for each cell and decoder; first, pixels are rotated where they are few."""
     settings, pixels = run.settings.decode, run.images.pixels
     axes = min(pixels, run.train)
     rotated = axes <= ROTATION_LIMIT
     trained = [decoder for decoder in settings.decoders if decoder != "linear"]
     done = (WITH_TORCH if trained else START) + _dataset(run)
+    if rotated:
+        done += _ridge(run.train, run.train + run.test, pixels, 0, settings)
     for layer in run.layers:
         cells = run.seeds * run.steps
         exact = _ridge(run.train, run.test, layer.features, axes if rotated else pixels, settings, single=not rotated)
@@ -119,11 +122,12 @@ def decode(run: Run, workers: int) -> Work:
 def probe(run: Run, workers: int) -> Work:
     """One fit for each cell and classifier; that of a ridge has the shuffled labels beside it."""
     settings = run.settings.probe
-    classes = [run.images.classes]
     done = (WITH_TORCH if "sgd" in settings.classifiers else START) + _dataset(run)
-    for layer in run.layers:
-        done += _classify(run, layer, run.train, run.test, classes, settings, workers, settings.shuffles)
-    return done
+
+    def fits(features: int) -> Work:
+        return _classify(features, run.train, run.test, [run.images.classes], settings, settings.shuffles)
+
+    return done + _of_layers(run, fits, len(settings.classifiers), workers)
 
 
 def distributions(run: Run, workers: int) -> Work:
@@ -202,9 +206,11 @@ def transfer(run: Run, settings: TransferSettings, target: Images, workers: int)
     train, test = kept_of(target, settings)
     done = _through(run, settings, train + test, workers) + WITH_TORCH
     classes = [LABELS.get(label, target.classes) for label in settings.labels]
-    for layer in run.layers:
-        done += _classify(run, layer, train, test, classes, settings, workers, 0)
-    return done
+
+    def fits(features: int) -> Work:
+        return _classify(features, train, test, classes, settings, 0)
+
+    return done + _of_layers(run, fits, len(settings.classifiers), workers)
 
 
 def advise(run: Run, settings: TransferSettings, target: Images, workers: int) -> Work:
@@ -212,15 +218,25 @@ def advise(run: Run, settings: TransferSettings, target: Images, workers: int) -
     samples = sum(kept_of(target, settings))
     done = _through(run, settings, samples, workers) + WITH_TORCH
     classes = [LABELS.get(label, target.classes) for label in settings.labels]
-    for layer in run.layers:
-        features, rank = layer.features, min(samples, layer.features)
-        fold = samples / FOLDS
+
+    def fits(features: int) -> Work:
+        rank, fold = min(samples, features), samples / FOLDS
         hats = 2 * FOLDS * fold * min(fold, rank) * max(fold, rank) * len(classes)
-        of_cell = _ridge(samples, 0, features, sum(classes), settings) + Work(matrices=hats) + _reading(run, layer)
+        found = _ridge(samples, 0, features, sum(classes), settings) + Work(matrices=hats)
         for number in classes:
             for per_class, draws in DRAWS.items():
                 few = _ridge(min(per_class * number, samples), samples, features, number, settings) + Work(calls=FIT)
-                of_cell += few.times(draws if per_class * number < samples else 0)
+                found += few.times(draws if per_class * number < samples else 0)
+        return found
+
+    return done + _of_layers(run, fits, 1, workers)
+
+
+def _of_layers(run: Run, fits: Callable[[int], Work], kinds: int, workers: int) -> Work:
+    """What is fitted, in so many kinds, to the features of every cell; and once to the pixels, as if they were some."""
+    done = fits(run.images.pixels)
+    for layer in run.layers:
+        of_cell = fits(layer.features) + _reading(run, layer).times(kinds)
         done += _side_by_side(of_cell, run.seeds * run.steps, workers)
     return done
 
@@ -254,29 +270,20 @@ def _reading(run: Run, layer: Layer) -> Work:
 
 
 def _classify(
-    run: Run,
-    layer: Layer,
-    train: int,
-    test: int,
-    classes: list[int],
-    settings: ClassifierSettings,
-    workers: int,
-    shuffles: int,
+    features: int, train: int, test: int, classes: list[int], settings: ClassifierSettings, shuffles: int
 ) -> Work:
-    cells, features = run.seeds * run.steps, layer.features
+    """Every classifier, for labels of so many classes, and a ridge for shuffled labels beside them."""
     done = Work()
     for classifier in settings.classifiers:
         if classifier == "ridge":
-            fit = _ridge(train, test, features, sum(classes) * (1 + shuffles), settings)
+            done += _ridge(train, test, features, sum(classes) * (1 + shuffles), settings)
         elif classifier == "logistic":
-            fit = Work(matrices=4 * train * features * sum(classes)).times(LOGISTIC_PASSES)
+            done += Work(matrices=4 * train * features * sum(classes)).times(LOGISTIC_PASSES)
         else:
-            fit = Work()
             for number in classes:
                 operations = _trained(2 * features * number, train, test, settings)
                 updates = settings.epochs * math.ceil(train / settings.batch_size)
-                fit += Work(products=operations, calls=CLASSIFIER * updates)
-        done += _side_by_side(fit + _reading(run, layer), cells, workers)
+                done += Work(products=operations, calls=CLASSIFIER * updates)
     return done
 
 
@@ -288,19 +295,21 @@ def _ridge(
     Targets in single precision are multiplied with the principal axes of the features, and not with the features.
     """
     order, longer = min(samples, features), max(samples, features)
-    shared = 0.0
+    dual, shared = features > samples, 0.0
     if settings.solver == "randomised" or (settings.solver == "auto" and order > settings.exact_limit):
-        order = min(settings.rank, order)
+        order, dual = min(settings.rank, order), False
         shared = 2.0 * samples * features * order * SKETCH_PASSES
     shared += 2 * order**2 * longer
     if settings.selection == "loo":
         shared += 2 * samples * order * targets * (len(RIDGES) + 1)
     rows = samples + tests
+    if dual:
+        shared += 2 * tests * samples * features
     if single:
-        return Work(
-            matrices=shared + 2 * rows * features * order, products=2 * rows * order * targets, spectra=order**3
-        )
-    return Work(matrices=shared + 2 * (rows + order) * features * targets, spectra=order**3)
+        shared += 2 * (samples if dual else rows * features) * order
+        return Work(matrices=shared, products=2 * rows * order * targets, spectra=order**3)
+    multiplied = rows * order if dual else (rows + order) * features
+    return Work(matrices=shared + 2 * multiplied * targets, spectra=order**3)
 
 
 def _trained(operations: float, train: int, test: int, settings: DecodeSettings | ClassifierSettings) -> float:
