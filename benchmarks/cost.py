@@ -4,10 +4,10 @@
 
 Runs in a project of their own, each stage a process with one worker and one thread on the CPU, in an empty cache: its
 seconds on the clock and of the processor, and the bytes and files that it left. Counted seconds are counted work times
-what the benchmark of `phasescope budget` takes, which is repeated before each run, for the speed of a machine that is
-shared changes. The factors between the two, one for each kind of work, are fitted on the stages of the runs of `FITTED`
-(least squares of relative errors, none below zero); the stages of the runs of `CHECKED` have no part in that. `--save`
-writes what was measured, `--saved` fits to what was.
+what the benchmark of `phasescope budget` takes, before each run and after it, for the speed of a machine that is shared
+changes. The factors between the two, one for each kind of work, are fitted on the stages of the runs that are called
+fit-… (least squares of relative errors, none below zero); those called check-… have no part in that. `--save` writes
+what was measured, `--saved` fits to what was. The last lines are what `budget.speed` has as `FACTORS`.
 """
 
 import argparse
@@ -159,16 +159,17 @@ def measure(project: Path, save: Path | None) -> list[dict[str, Any]]:
         own.trust()
         found = budget(settings, DATASETS)
         for name, run in found.runs.items():
-            seconds = measured(compute, {name: run.run})[name]
+            before = measured(compute, {name: run.run})[name]
             stages = [stage for stage in run.stages if stage.output != f"results/{name}/training"]
             transfers = [key for key, transfer in settings.transfer.items() if transfer.run == name]
+            taken = []
             for stage in stages:
-                named = transfers if stage.name in OF_TARGET else [name]
-                wall, processor = run_stage(project, stage.name, *named)
-                rows.append(row(stage, seconds, wall, processor))
-                tell(rows[-1])
-                if save:
-                    save.write_text(json.dumps(rows, indent=1))
+                taken.append(run_stage(project, stage.name, *(transfers if stage.name in OF_TARGET else [name])))
+                tell(name, stage.name, *taken[-1])
+            seconds = (before + measured(compute, {name: run.run})[name]).times(1 / 2)
+            rows += [row(stage, seconds, *times) for stage, times in zip(stages, taken, strict=True)]
+            if save:
+                save.write_text(json.dumps(rows, indent=1))
     return rows
 
 
@@ -204,10 +205,9 @@ def fit(rows: list[dict[str, Any]]) -> Work:
     return Work(*nnls(np.concatenate([counted / taken[:, None], believed]), wanted)[0].tolist())
 
 
-def tell(each: dict[str, Any]) -> None:
+def tell(run: str, stage: str, wall: float, processor: float) -> None:
     """Print a stage, as it has run."""
-    print(f"{each['run']:15} {each['stage']:14} {each['wall']:6.1f} s of the clock, {each['processor']:6.1f} of the "
-          f"processor", flush=True)  # fmt: skip
+    print(f"{run:15} {stage:14} {wall:6.1f} s of the clock, {processor:6.1f} of the processor", flush=True)
 
 
 def table(rows: list[dict[str, Any]], factors: Work) -> None:

@@ -184,7 +184,7 @@ def benchmark(compute: Compute) -> Work:
         calls=calls,
         matrices=_seconds(lambda: matrix @ matrix, compute) / (2 * 512**3),
         products=_seconds(lambda: single @ single, compute) / (2 * 512**3),
-        spectra=_seconds(lambda: np.linalg.eigh(matrix[:256, :256]), compute) / 256**3,
+        spectra=_seconds(lambda: np.linalg.eigh(matrix), compute) / 512**3,
         distributed=_seconds(lambda: statistics(activations, samples, DistributionsSettings()), compute) / numbers,
         pairs=_seconds(lambda: through_noise(points, classes, 1.0, rng), compute) / 500**2,
         cells=calls,
