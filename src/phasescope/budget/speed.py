@@ -58,7 +58,7 @@ def measured(compute: Compute, runs: Mapping[str, Run]) -> dict[str, Work]:
     for name, run in runs.items():
         job = TrainJob(dataset=run.settings.dataset, model=run.settings.model, **run.settings.train.model_dump())
         about = job.model_dump_json(include={"model", "batch_size", "loss", "target", "optimiser", "momentum"})
-        key = f"{about} {run.images}"
+        key = f"{about} {run.images} {run.updates > 0}"
         if key not in known:
             known[key] = of_network(run, job, compute)
         found[name] = fitted(replace(known[key], decoders=of_decoder(run, compute)) + general)
@@ -128,10 +128,8 @@ def of_decoder(run: Run, compute: Compute) -> float:
     move = adam(decoder, settings.weight_decay)
 
     def update(count: int) -> Callable[[], None]:
-        given, wanted = (
-            torch.zeros(count, *layer.shape, device=device),
-            torch.zeros(count, images.pixels, device=device),
-        )
+        given = torch.zeros(count, *layer.shape, device=device)
+        wanted = torch.zeros(count, images.pixels, device=device)
 
         def action() -> None:
             for parameter in decoder.parameters():
@@ -156,7 +154,6 @@ def _of_images(way: Callable[[int], Callable[[], None]], count: int, compute: Co
 def benchmark(compute: Compute) -> Work:
     """Seconds of an operation of each kind but for networks."""
     device = compute.start()
-
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(512, 512))
     single = matrix.astype(np.float32)
