@@ -4,10 +4,10 @@
 
 Runs in a project of their own, each stage a process with one worker and one thread on the CPU, in an empty cache: its
 seconds on the clock and of the processor, and the bytes and files that it left. Counted seconds are counted work times
-what the benchmark of `phasescope budget` takes, before each run and after it, for the speed of a machine that is shared
-changes. The factors between the two, one for each kind of work, are fitted on the stages of the runs that are called
-fit-… (least squares of relative errors, none below zero); those called check-… have no part in that. `--save` writes
-what was measured, `--saved` fits to what was. The last lines are what `budget.speed` has as `FACTORS`.
+what the benchmark of `phasescope budget` takes, the least of before a run and after it, for a machine that is shared is
+slower at times. The factors between the two, one for each kind of work, are fitted on the stages of the runs that are
+called fit-… (least squares of relative errors, none below zero); those called check-… have no part in that. `--save`
+writes what was measured, `--saved` fits to what was. The last lines are what `budget.speed` has as `FACTORS`.
 """
 
 import argparse
@@ -166,7 +166,8 @@ def measure(project: Path, save: Path | None) -> list[dict[str, Any]]:
             for stage in stages:
                 taken.append(run_stage(project, stage.name, *(transfers if stage.name in OF_TARGET else [name])))
                 tell(name, stage.name, *taken[-1])
-            seconds = (before + measured(compute, {name: run.run})[name]).times(1 / 2)
+            after = measured(compute, {name: run.run})[name]
+            seconds = Work(*map(min, astuple(before), astuple(after)))
             rows += [row(stage, seconds, *times) for stage, times in zip(stages, taken, strict=True)]
             if save:
                 save.write_text(json.dumps(rows, indent=1))

@@ -30,19 +30,19 @@ from phasescope.params.train import TrainJob
 
 #: Seconds of a stage for each second of the benchmark, by kind of work; fitted by benchmarks/cost.py (docs/log.md).
 FACTORS = Work(
-    updates=1.02,
-    passes=1.4,
-    decoders=1.06,
-    calls=0.857,
-    matrices=1.31,
-    products=0.998,
-    spectra=0.894,
-    distributed=0.847,
-    pairs=0.992,
-    cells=223,
-    bytes=1.36,
-    starts=64500,
-    imports=126000,
+    updates=1.12,
+    passes=1.25,
+    decoders=1.02,
+    calls=0.894,
+    matrices=1.2,
+    products=1.01,
+    spectra=0.997,
+    distributed=0.902,
+    pairs=1.17,
+    cells=86.7,
+    bytes=1.02,
+    starts=106000,
+    imports=144000,
 )
 #: Images that pass at once.
 BATCH = 256

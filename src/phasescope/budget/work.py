@@ -225,8 +225,10 @@ def advise(run: Run, settings: TransferSettings, target: Images, workers: int) -
         found = _ridge(samples, 0, features, sum(classes), settings) + Work(matrices=hats)
         for number in classes:
             for per_class, draws in DRAWS.items():
-                few = _ridge(min(per_class * number, samples), samples, features, number, settings) + Work(calls=FIT)
-                found += few.times(draws if per_class * number < samples else 0)
+                drawn = min(per_class * number, samples)
+                told = Work(calls=FIT, matrices=2 * (drawn + samples) * features * number)
+                few = _ridge(drawn, 0, features, number, settings) + told
+                found += few.times(draws if drawn < samples else 0)
         return found
 
     return done + _of_layers(run, fits, 1, workers)
