@@ -123,6 +123,18 @@ def test_pairs_follow_the_main_path(name, inputs, path):
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
+def test_embeddings_may_come_before_the_first_layer():
+    class Embedded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.first, self.second = nn.Embedding(5, 4), nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, tokens):
+            return self.second(self.first(self.tokens(tokens).mean(dim=1)))
+
+    assert pairs(Embedded(), torch.zeros(2, 7, dtype=torch.int64)) == [Pair("first", "second")]
+
+
 def test_layers_whose_channels_do_not_fit_are_no_pair():
     class Cut(nn.Module):
         def __init__(self):

@@ -44,13 +44,27 @@ def list_runs(project: Project = Path()) -> None:
     sys.exit(guarded(lambda: commands.list_runs(project)))
 
 
-@app.command(epilog=_examples("phasescope budget"))
-def budget(project: Project = Path()) -> None:
+@app.command(
+    epilog=_examples(
+        "phasescope budget", "phasescope budget --workers 16", "phasescope budget --images imagenet=1281167,50000,1000"
+    )
+)
+def budget(
+    project: Project = Path(),
+    workers: Annotated[
+        int | None,
+        typer.Option(help="hours with so many pieces of work at a time", show_default="one for each core"),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=TRAINING,TEST,CLASSES", help="how many a dataset has that is not prepared yet"),
+    ] = None,
+) -> None:
     """Print what every run will keep and compute.
 
-    Bytes, files and fits as params.yaml has them, and hours on this machine.
+    Bytes, files, cells and fits as params.yaml has them, and hours on machines like this one.
     """
-    sys.exit(guarded(lambda: commands.show_budget(project)))
+    sys.exit(guarded(lambda: commands.show_budget(project, workers, images or [])))
 
 
 @app.command(epilog=_examples("phasescope convergence --tolerance 0.05", "phasescope convergence --run digits-vgg8"))

@@ -101,24 +101,31 @@ def take(
     print(f"params.yaml has the run {name}; now: dvc repro")
 
 
-def show_budget(project: Path) -> None:
-    """Print what every run of a project will keep and compute."""
+def show_budget(project: Path, workers: int | None = None, images: Sequence[str] = ()) -> None:
+    """Print what every run of a project will keep and compute, with so many workers and these numbers of images."""
     # With torch, which takes seconds to import.
-    from phasescope.budget import budget, table
-    from phasescope.budget.work import measured
+    from phasescope.budget import Count, budget, table
+    from phasescope.budget.speed import measured
     from phasescope.compute import choose
     from phasescope.params.settings import jobs
     from phasescope.resolve import recorded, resolve
 
     if not (project / "params.yaml").is_file():
         raise UserError(f"{project / 'params.yaml'} is not there: run this in the project's folder")
-    compute = choose(cluster=False)
+    compute, counts = choose(workers=workers, cluster=False), {}
+    for given in images:
+        name, _, numbers = given.partition("=")
+        parts = numbers.split(",")
+        if not (name and len(parts) == 3 and all(part.isdecimal() and int(part) > 0 for part in parts)):
+            raise UserError(f"--images {given}: expected NAME=TRAINING,TEST,CLASSES, such as photos=5000,1000,10")
+        counts[name] = Count(*map(int, parts))
     own.trust()  # what params.yaml names is the project's
     with chdir(project):
         settings = resolve(Path("params.yaml"))
         trainings = jobs(settings, recorded(stage.CONFIGS))
-        found = budget(settings, stage.DATASETS, compute.workers, trainings)
-    wide_console().print(table(found, measured(compute)))
+        found = budget(settings, stage.DATASETS, compute.workers, trainings, counts)
+        known = {name: run.run for name, run in found.runs.items() if run is not None}
+        wide_console().print(table(found, measured(compute, known)))
 
 
 def show(project: Path) -> None:

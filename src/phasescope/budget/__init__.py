@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rich import box
@@ -17,6 +18,8 @@ from phasescope.budget.runs import Images, Run
 from phasescope.budget.stores import Store
 from phasescope.budget.work import Work
 from phasescope.data import operations
+from phasescope.errors import UserError, unknown
+from phasescope.params.base import is_own
 from phasescope.params.datasets import DatasetSettings
 from phasescope.params.settings import Settings
 from phasescope.params.train import TrainJob
@@ -42,6 +45,7 @@ class Stage:
     """What a stage keeps and computes of a run."""
 
     name: str
+    run: str
     output: str  #: the directory that it writes
     store: Store
     count: Callable[[], Work]  #: what gives `work`
@@ -56,6 +60,7 @@ class Stage:
 class RunBudget:
     """What is kept and computed of a run."""
 
+    run: Run
     checkpoints: int
     decoders: int  #: how many are fitted
     classifiers: int
@@ -72,9 +77,24 @@ class Budget:
 
     datasets: dict[str, Store | None]
     runs: dict[str, RunBudget | None]
+    workers: int  #: pieces of work at a time
 
 
-def budget(settings: Settings, datasets: Path, workers: int = 1, jobs: Mapping[str, TrainJob] | None = None) -> Budget:
+class Count(NamedTuple):
+    """How many images there are of a dataset that nobody has prepared yet."""
+
+    train: int
+    test: int
+    classes: int
+
+
+def budget(
+    settings: Settings,
+    datasets: Path,
+    workers: int = 1,
+    jobs: Mapping[str, TrainJob] | None = None,
+    counts: Mapping[str, Count] | None = None,
+) -> Budget:
     """Everything that the stages of each run will write and compute.
 
     Args:
@@ -82,8 +102,21 @@ def budget(settings: Settings, datasets: Path, workers: int = 1, jobs: Mapping[s
         datasets: the folder of prepared datasets, where a folder of images is looked up.
         workers: pieces of work at a time.
         jobs: what is known of the trainings (`params.settings.jobs`): which checkpoints of others there are.
+        counts: of datasets that are not always the same, by name, instead of what was prepared.
+
+    Raises:
+        UserError: images are counted of a dataset that is not in the settings, or always the same.
     """
-    images = {name: images_of(dataset, datasets / name) for name, dataset in settings.datasets.items()}
+    counts = counts or {}
+    for name in counts:
+        if name not in settings.datasets:
+            raise UserError(unknown(name, list(settings.datasets), "dataset"))
+        source = settings.datasets[name].source
+        if source != "image-folder" and not is_own(source):
+            raise UserError(f"{name}: how many images {source} has is known; leave --images out")
+    images = {
+        name: images_of(dataset, datasets / name, counts.get(name)) for name, dataset in settings.datasets.items()
+    }
     runs: dict[str, RunBudget | None] = dict.fromkeys(settings.runs)
     for name, given in settings.runs.items():
         own = images[given.dataset]
@@ -96,19 +129,20 @@ def budget(settings: Settings, datasets: Path, workers: int = 1, jobs: Mapping[s
                 for stage in OF_TARGETS:
                     kept = getattr(outputs, stage)(run, transfer, target)
                     done = partial(getattr(work, stage), run, transfer, target, workers)
-                    stages.append(Stage(stage, f"results/{name}/{stage}-{transfer.dataset}", kept, done))
+                    stages.append(Stage(stage, name, f"results/{name}/{stage}-{transfer.dataset}", kept, done))
             classified = sum(len(t.classifiers) * len(t.labels) for t, _ in targets)
             runs[name] = RunBudget(
+                run,
                 checkpoints=run.seeds * run.steps,
                 decoders=run.decoder_fits,
                 classifiers=run.classifier_fits + run.seeds * run.steps * len(run.layers) * classified,
                 stages=stages,
             )
-    return Budget({name: found and outputs.dataset(found) for name, found in images.items()}, runs)
+    return Budget({name: found and outputs.dataset(found) for name, found in images.items()}, runs, workers)
 
 
-def table(found: Budget, seconds: Work | None = None) -> Group:
-    """A budget for the terminal: each run, each stage, and what could not be read; hours if `seconds` are given."""
+def table(found: Budget, seconds: Mapping[str, Work] | None = None) -> Group:
+    """A budget for the terminal: runs, stages, what could not be read; hours if the `seconds` of runs are given."""
     runs = Table(box=box.SIMPLE_HEAD)
     runs.add_column("run")
     headings = ["checkpoints", "decoders", "classifiers", "weights", "activations", "results", "files"]
@@ -123,16 +157,17 @@ def table(found: Budget, seconds: Work | None = None) -> Group:
         runs.add_row(name, *counts, *sizes, files, *_hours(run.stages, seconds))
     stages = Table(box=box.SIMPLE_HEAD)
     stages.add_column("stage")
-    for heading in ["bytes", "files"] + ["hours"] * (seconds is not None):
+    for heading in ["bytes", "files", "cells"] + ["hours"] * (seconds is not None):
         stages.add_column(heading, justify="right")
     prepared = [store for store in found.datasets.values() if store is not None]
     everything = [stage for run in known.values() for stage in run.stages]
-    stages.add_row("prepare", *_totals(prepared))
+    stages.add_row("prepare", *_totals(prepared), "")
     for name in STAGES:
         if part := [stage for stage in everything if stage.name == name]:
-            stages.add_row(name, *_totals([stage.store for stage in part]), *_hours(part, seconds))
+            stages.add_row(name, *_totals([stage.store for stage in part]), _cells(part), *_hours(part, seconds))
     stages.add_section()
-    stages.add_row("all", *_totals(prepared + [stage.store for stage in everything]), *_hours(everything, seconds))
+    totals = _totals(prepared + [stage.store for stage in everything])
+    stages.add_row("all", *totals, _cells(everything), *_hours(everything, seconds))
     return Group(runs, stages, *(Text(line) for line in _remarks(found, seconds is not None)))
 
 
@@ -140,10 +175,14 @@ def _totals(stores: list[Store]) -> tuple[str, str]:
     return decimal(sum(store.bytes for store in stores)), f"{sum(store.files for store in stores):,}"
 
 
-def _hours(stages: list[Stage], seconds: Work | None) -> list[str]:
+def _cells(stages: list[Stage]) -> str:
+    return f"{sum(stage.store.fingerprints for stage in stages):,}"
+
+
+def _hours(stages: list[Stage], seconds: Mapping[str, Work] | None) -> list[str]:
     if seconds is None:
         return []
-    hours = sum(stage.work.hours(seconds) for stage in stages)
+    hours = sum(stage.work.hours(seconds[stage.run]) for stage in stages)
     return ["< 0.01" if hours < 0.01 else f"{hours:.1g}" if hours < 1 else f"{float(f'{hours:.2g}'):,.0f}"]
 
 
@@ -151,10 +190,11 @@ def _remarks(found: Budget, timed: bool) -> Iterator[str]:
     """Below the tables."""
     yield "bytes and files: as they lie on the disk, compressed; without caches, theory/, figures/ and the report"
     if timed:
-        yield "hours: counted operations, at the speed of a short benchmark here and now, as a rough guess"
-    unknown = [name for name, run in found.runs.items() if run is None]
-    if unknown:
-        yield f"known when the images are prepared: {', '.join(unknown)}"
+        side_by_side = f"{found.workers} worker{'s' * (found.workers > 1)}"
+        yield f"hours: on cores like these with {side_by_side}, from a short benchmark of the networks here and now"
+    missing = [name for name, run in found.runs.items() if run is None]
+    if missing:
+        yield f"known when the images are prepared, or told by --images: {', '.join(missing)}"
     for run in found.runs.values():
         for stage in run.stages if run else []:
             if not stage.store.readable:
@@ -169,12 +209,12 @@ def _stages(name: str, run: Run, workers: int) -> Iterator[Stage]:
     for stage in OF_RUNS:
         folder = "runs" if stage in ("train", "activations") else "results"
         store, done = getattr(outputs, stage)(run), partial(getattr(work, stage), run, workers)
-        yield Stage(stage, f"{folder}/{name}/{stage}", store, done)
+        yield Stage(stage, name, f"{folder}/{name}/{stage}", store, done)
         if stage == "train":
-            yield Stage(stage, f"results/{name}/training", outputs.training(run), Work)
+            yield Stage(stage, name, f"results/{name}/training", outputs.training(run), Work)
 
 
-def images_of(dataset: DatasetSettings, path: Path) -> Images | None:
+def images_of(dataset: DatasetSettings, path: Path, count: Count | None = None) -> Images | None:
     """What is known of a dataset before it is prepared, or read from what was prepared."""
     channels, resolution = dataset.image
     if dataset.source == "feature-strength" and dataset.outputs is not None:
@@ -198,6 +238,9 @@ def images_of(dataset: DatasetSettings, path: Path) -> Images | None:
         # Of the digits, those that are not for training are for testing; other sources have a test part of their own.
         test += (train - chosen) if dataset.source == "digits" else 0
         return Images(known, chosen, test, classes, resolution, dtype, ratio)
+    if count is not None:
+        chosen = min(count.train, dataset.train_samples or count.train)
+        return Images(channels, chosen, count.test, count.classes, resolution, "uint8", outputs.PHOTOGRAPHS)
     try:
         read(path, "dataset")
     except StoreError:

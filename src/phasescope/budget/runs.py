@@ -87,6 +87,11 @@ class Run:
         return self.seeds, self.steps, len(self.layers)
 
     @cached_property
+    def weights(self) -> int:
+        """Bytes of a checkpoint."""
+        return sum(values.numel() for values in self.network.state_dict().values()) * self.inputs.element_size()
+
+    @cached_property
     def nonlinearities(self) -> dict[str, int]:
         """Nonlinearities of the network that bend at zero, and the numbers that each takes of a sample."""
         bent = pre_activations(self.network, self.embedded, kinds=BENT_AT_ZERO)

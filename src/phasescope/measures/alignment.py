@@ -89,7 +89,7 @@ def _reads(network: nn.Module, inputs: torch.Tensor) -> dict[str, list[str]]:
 
     def before(module: nn.Module, read: tuple[torch.Tensor, ...], path: str) -> None:
         found: tuple[torch.Tensor | None, ...] = (None,) * len(given)
-        if read[0].requires_grad:
+        if given and read[0].requires_grad:  # embeddings require gradients before any layer has given something
             found = torch.autograd.grad(read[0].sum(), list(given.values()), retain_graph=True, allow_unused=True)
         reads[path] = [other for other, gradient in zip(given, found, strict=True) if gradient is not None]
 
