@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from closure import ROOT
 from conftest import PARAMS
 from phasescope import activations
-from phasescope.budget import Budget, Count, budget, speed, table, work
+from phasescope.budget import Budget, Count, budget, outputs, speed, table, work
 from phasescope.budget.runs import Images, Run
 from phasescope.budget.stores import Array, Store
 from phasescope.budget.work import Work
@@ -24,6 +24,7 @@ from phasescope.cli import app
 from phasescope.compute import Compute
 from phasescope.errors import UserError
 from phasescope.measures.decoders import build
+from phasescope.models import zoo
 from phasescope.params.decode import DecodeSettings
 from phasescope.params.information import Estimator
 from phasescope.params.models import ModelSettings
@@ -134,6 +135,26 @@ def parsed(text: str) -> Settings:
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("resolution", [8, 16])
+@pytest.mark.parametrize("model", ["{name: vgg8, width: 0.25}", "{name: resnet10, width: 0.125}", "{name: mlp}"])
+def test_the_parameters_that_have_gradients(model, resolution):
+    run = Run(parsed(PARAMS.replace("{name: f0}", model)).runs["flat"], DIGITS._replace(resolution=resolution))
+    network = zoo.build(run.settings.model, 1, resolution, 10)
+    network(torch.randn(512, 1, resolution, resolution)).square().sum().backward()
+    gradients = [parameter.grad for parameter in network.parameters()]
+    moved = sum(int(gradient.count_nonzero()) for gradient in gradients if gradient is not None)
+    assert run.moved == pytest.approx(moved / sum(map(torch.numel, network.parameters())), rel=0.03)
+
+
+def test_nothing_is_kept_of_how_weights_moved_that_did_not():
+    run = Run(parsed(PARAMS).runs["small"], DIGITS)
+    imported = Run(parsed(PARAMS).runs["small"], DIGITS, job_of_others())
+    plain = Run(parsed(PARAMS.replace("train: {", "train: {momentum: 0.0, ")).runs["small"], DIGITS)
+    ratios = [outputs.train(each).arrays["last_moments"].ratio for each in (run, imported, plain)]
+    assert ratios[0] > 0
+    assert ratios[1:] == [0, 0]
 
 
 # --- work

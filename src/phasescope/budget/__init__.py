@@ -191,7 +191,7 @@ def _remarks(found: Budget, timed: bool) -> Iterator[str]:
     yield "bytes and files: as they lie on the disk, compressed; without caches, theory/, figures/ and the report"
     if timed:
         side_by_side = f"{found.workers} worker{'s' * (found.workers > 1)}"
-        yield f"hours: on cores like these with {side_by_side}, from a short benchmark of the networks here and now"
+        yield f"hours: with {side_by_side} on cores like these; within 30 % for runs not fitted to (docs/log.md)"
     missing = [name for name, run in found.runs.items() if run is None]
     if missing:
         yield f"known when the images are prepared, or told by --images: {', '.join(missing)}"

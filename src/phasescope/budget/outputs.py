@@ -74,13 +74,16 @@ def train(run: Run) -> Store:
     table, dtype, optimiser = state.table(run.network), run.settings.model.dtype, run.settings.train.optimiser
     elements = sum(entry["length"] for entry in table)
     trainable = sum(parameter.numel() for parameter in run.network.parameters())
+    # Zero where nothing moves a parameter, and nothing is kept of how it moved.
+    kept = run.updates and (optimiser != "sgd" or run.settings.train.momentum)
+    moments = WEIGHTS * run.moved if kept else 0.0
     return Store(
         {
             **_labels(run, "seed", "step"),
             "iteration": _counting(iterations),
             "weights": Array((seeds, steps, elements), dtype, WEIGHTS, cell=2, entries=len(table)),
             "last_weights": Array((seeds, elements), dtype, WEIGHTS, cell=1),
-            "last_moments": Array((seeds, len(MOMENTS[optimiser]), trainable), dtype, WEIGHTS, cell=1),
+            "last_moments": Array((seeds, len(MOMENTS[optimiser]), trainable), dtype, moments, cell=1),
             "last_rng": Array((seeds, 5056 if iterations else 0), "uint8", RANDOM_STATE),
             "loss": Array((seeds, iterations), dtype, LOSSES),
             "accuracy": Array((seeds, iterations), dtype, ACCURACIES),

@@ -1,5 +1,6 @@
 """What must be known of a dataset and of a run to tell what is kept and computed of them."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -92,6 +93,35 @@ class Run:
         return sum(values.numel() for values in self.network.state_dict().values()) * self.inputs.element_size()
 
     @cached_property
+    def moved(self) -> float:
+        """The share of the parameters that have a gradient at all.
+
+        Of a convolution of 3×3 on maps of 1×1 only the centre meets what is no padding.
+        """
+        met: dict[int, float] = {}
+
+        def meet(module: nn.Module, read: tuple[torch.Tensor, ...], given: torch.Tensor) -> None:
+            if isinstance(module, nn.Conv2d) and not isinstance(module.padding, str):
+                met[id(module.weight)] = math.prod(
+                    _met(*sides) / sides[2]
+                    for sides in zip(
+                        *(read[0].shape[2:], given.shape[2:], module.kernel_size),
+                        *(module.stride, module.padding, module.dilation),
+                        strict=True,
+                    )
+                )
+
+        hooks = [module.register_forward_hook(meet) for module in self.network.modules()]
+        with torch.no_grad():
+            self.network(self.inputs)
+        for hook in hooks:
+            hook.remove()
+        parameters = list(self.network.parameters())
+        return sum(values.numel() * met.get(id(values), 1.0) for values in parameters) / sum(
+            values.numel() for values in parameters
+        )
+
+    @cached_property
     def nonlinearities(self) -> dict[str, int]:
         """Nonlinearities of the network that bend at zero, and the numbers that each takes of a sample."""
         bent = pre_activations(self.network, self.embedded, kinds=BENT_AT_ZERO)
@@ -131,6 +161,12 @@ class Run:
 def kept_of(images: Images, settings: ActivationsSettings | TransferSettings) -> tuple[int, int]:
     """Training and test samples that pass through the checkpoints."""
     return min(settings.train_samples, images.train), min(settings.test_samples or images.test, images.test)
+
+
+def _met(read: int, given: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Places of a kernel along one side that meet what is read, and not its padding alone, somewhere."""
+    ways = [[place * stride - padding + step * dilation for place in range(given)] for step in range(kernel)]
+    return sum(any(0 <= at < read for at in of_step) for of_step in ways)
 
 
 def _content(network: nn.Module, name: str, pooled: bool) -> str:
