@@ -43,7 +43,7 @@ def cluster(folder: Path, workers: int) -> Iterator[str]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
     options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
     started = [subprocess.Popen([*dask, "distributed.cli.dask_scheduler", *options], **quiet)]
-    while not file.exists():
+    while not file.exists() or not file.read_text():
         time.sleep(0.1)
     command = [*dask, "distributed.cli.dask_worker", "--nthreads", "1", "--no-dashboard", "--scheduler-file", str(file)]
     started += [subprocess.Popen(command, **quiet) for _ in range(workers)]

@@ -24,7 +24,7 @@ class Cluster:
         options = ("--host", "127.0.0.1", "--port", str(port), "--scheduler-file", str(self._file))
         self.scheduler = self._start("scheduler", *options)
         self.workers: list[subprocess.Popen[bytes]] = []
-        wait_for(self._file.is_file)
+        wait_for(lambda: self._file.is_file() and self._file.read_text().endswith("}"))
         self.address: str = json.loads(self._file.read_text())["address"]
 
     def worker(self, *options: str, **environment: str) -> subprocess.Popen[bytes]:

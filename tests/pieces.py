@@ -48,3 +48,20 @@ def forget_a_module():
     from phasescope import piece
 
     piece._loaded["phasescope.errors"] = "another"
+
+
+def first(advance, value, cache):
+    return value
+
+
+def of_own(advance, name):
+    from phasescope import own
+
+    return own.call(name, {}, {})
+
+
+def install_a_package():
+    """As if a package had been installed since this process began."""
+    from phasescope import piece
+
+    piece._installed.update(dict.fromkeys(piece._installed, 0))

@@ -27,6 +27,7 @@ from phasescope.compute import Compute, choose
 from phasescope.errors import UserError
 from phasescope.parallel import map_in_processes
 from phasescope.run import Run
+from phasescope.store.cache import CellCache
 from phasescope.store.manifest import parse
 from phasescope.store.shared import readable
 from projects import wait_for
@@ -124,17 +125,30 @@ def test_pieces_end_when_nobody_waits_for_them(two, tmp_path, monkeypatch):
         assert map_in_processes(pieces.square, [(3,)], compute, SILENT)[0][0] == 9
 
 
+#: A stage whose only piece goes on for ever.
+WAITING = """\
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+import pieces
+from phasescope.compute import choose
+from phasescope.parallel import map_in_processes
+from phasescope.stage import guarded
+items = [(Path("{began}"), Path("{ended}"))]
+silent = SimpleNamespace(update=lambda index, done: None)
+sys.exit(guarded(lambda: map_in_processes(pieces.wait, items, choose(), silent)))
+"""
+
+
+def stage_environment(started: Cluster) -> dict[str, str]:
+    path = os.pathsep.join(map(str, (ROOT / "src", ROOT / "tests", ROOT / "tools")))
+    return {**os.environ, "PYTHONPATH": path, scheduler.VARIABLE: started.address}
+
+
 def test_pieces_end_when_their_stage_is_killed_and_the_next_one_tidies_up(two, tmp_path, monkeypatch):
     began, ended = tmp_path / "began", tmp_path / "ended"
-    stage = (
-        "import pieces; from types import SimpleNamespace; from pathlib import Path\n"
-        "from phasescope.compute import choose; from phasescope.parallel import map_in_processes\n"
-        f"items = [(Path({str(began)!r}), Path({str(ended)!r}))]\n"
-        "map_in_processes(pieces.wait, items, choose(), SimpleNamespace(update=print))"
-    )
-    path = os.pathsep.join(map(str, (ROOT / "src", ROOT / "tests")))
-    environment = {**os.environ, "PYTHONPATH": path, scheduler.VARIABLE: two.address}
-    with subprocess.Popen([sys.executable, "-c", stage], cwd=tmp_path, env=environment) as process:
+    command = [sys.executable, "-c", WAITING.format(began=str(began), ended=str(ended))]
+    with subprocess.Popen(command, cwd=tmp_path, env=stage_environment(two)) as process:
         wait_for(began.exists)
         process.kill()
     wait_for(ended.exists)
@@ -147,15 +161,15 @@ def test_pieces_end_when_their_stage_is_killed_and_the_next_one_tidies_up(two, t
 
 def test_the_scheduler_goes_away(two, tmp_path, monkeypatch):
     began = tmp_path / "began"
-    with connected(two, monkeypatch, tmp_path) as compute:
-
-        def kill() -> None:
-            wait_for(began.exists)
-            two.scheduler.kill()
-
-        threading.Thread(target=kill).start()
-        with pytest.raises(UserError, match="the Dask scheduler at .* went away: start it and run `dvc repro` again"):
-            map_in_processes(pieces.wait, [(began, tmp_path / "ended")], compute, SILENT)
+    environment = {**stage_environment(two), "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "2s"}
+    script = WAITING.format(began=str(began), ended=str(tmp_path / "ended"))
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(began.exists)
+        two.scheduler.kill()
+        told = process.stderr.read()
+    assert process.returncode == 1
+    assert re.fullmatch("the Dask scheduler at .* went away: start it and run `dvc repro` again; .*\n", told)
     assert not list((tmp_path / ".phasescope" / "cluster").iterdir())
 
 
@@ -220,6 +234,62 @@ def test_it_waits_for_workers_that_come_later(tmp_path, monkeypatch, capfd):
     assert len(re.findall("there is no worker at", capfd.readouterr().out)) == 1
 
 
+def test_it_waits_for_a_gpu_where_there_are_workers_without_one(tmp_path, monkeypatch, capfd):
+    with cluster(tmp_path / "cluster", 0) as started, connected(started, monkeypatch, tmp_path):
+        monkeypatch.setattr("phasescope.cluster.LOOK", 0.2)
+        late = [threading.Timer(0.1, started.worker), threading.Timer(3, started.worker, ("--resources", "GPU=1"))]
+        for timer in late:
+            timer.start()
+        assert map_in_processes(pieces.square, [(3,)], choose("cuda"), SILENT)[0][0] == 9
+        for timer in late:
+            timer.join()
+    assert len(re.findall("there is no worker with a GPU at", capfd.readouterr().out)) == 1
+
+
+def test_a_folder_of_the_project_that_is_called_cells_stays_where_it_is(two, tmp_path, monkeypatch):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "mine").write_text("mine")
+    cache = CellCache(tmp_path / "kept", "code")
+    with connected(two, monkeypatch, tmp_path) as compute:
+        assert map_in_processes(pieces.first, [(3, cache)], compute, SILENT) == [3]
+    assert contents(tmp_path / "kept") == {}
+
+
+def test_what_was_written_and_is_not_seen_here_is_told_in_a_line(two, tmp_path, monkeypatch):
+    group = tmp_path / "arrays.zarr"
+    group.mkdir()
+    (tmp_path / "mark").touch()
+    monkeypatch.setattr("phasescope.cluster.move", lambda source, target: Path(f"{source}.gone").rename(target))
+    with connected(two, monkeypatch, tmp_path) as compute, pytest.raises(UserError, match="is not seen here"):
+        map_in_processes(pieces.die_half_way, [(tmp_path / "mark", group)], compute, SILENT, group)
+
+
+def test_modules_of_ones_own_are_those_of_the_project_and_of_now(two, tmp_path, monkeypatch):
+    """A worker takes them anew for each piece: from packages without __init__.py, too."""
+    monkeypatch.setenv("PHASESCOPE_TRUST", "1")
+    for name in ("a", "b", "a"):
+        package = tmp_path / name / "own" / "mine"
+        package.mkdir(parents=True, exist_ok=True)
+        (package / "code.py").write_text(f"def name():\n    return {name!r}\n")
+        if name == "b":
+            (package / "__init__.py").touch()
+        with connected(two, monkeypatch, tmp_path / name) as compute:
+            assert map_in_processes(pieces.of_own, [("mine.code:name",)] * 4, compute, SILENT) == [name] * 4
+    (package / "code.py").write_text("def name():\n    return 'edited'\n")
+    with connected(two, monkeypatch, tmp_path / "a") as compute:
+        assert map_in_processes(pieces.of_own, [("mine.code:name",)] * 4, compute, SILENT) == ["edited"] * 4
+
+
+def test_a_worker_that_was_there_before_a_package_is_started_anew(two, tmp_path, monkeypatch):
+    with connected(two, monkeypatch, tmp_path) as compute:
+        client = scheduler.connect(two.address)
+        map_in_processes(pieces.square, [(2,)] * 4, compute, SILENT)
+        before = set(client.run(os.getpid).values())
+        client.run(pieces.install_a_package)
+        assert map_in_processes(pieces.square, [(2,)] * 4, compute, SILENT)[0][0] == 4
+        assert not before & set(client.run(os.getpid).values())
+
+
 def test_nobody_at_the_address(project):
     done = project.run_stage(
         "decode", "flat", DASK_SCHEDULER_ADDRESS="tcp://127.0.0.1:9", DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="1s"
@@ -265,6 +335,7 @@ def test_workers_with_a_gpu_get_the_work(tmp_path, monkeypatch):
 
 
 def test_what_is_set_in_no_cluster_stays_here(monkeypatch):
+    monkeypatch.setattr(scheduler, "_has_files", lambda: False)  # Dask remembers the addresses of other tests
     assert not choose("cpu").cluster
     assert choose("cpu", cluster=False) == choose("cpu")
 
@@ -324,6 +395,19 @@ def test_what_writes_stores_runs_here_where_workers_do_not_see_the_project(two, 
     assert done.returncode == 0, done.stderr
     assert "workers that read from PHASESCOPE_SHARED cannot write into this project: computed here" in done.stdout
     assert contents(project.path / "runs" / "flat" / "train") == kept
+    # What reads goes to the workers, here from a folder that stands for any url.
+    kept = contents(project.path / "results" / "flat" / "information")
+    shutil.rmtree(project.path / "results" / "flat" / "information")
+    shard = next(project.path.glob("runs/flat/activations/*/logits/c.*"))
+    right = shard.read_bytes()
+    shard.unlink()  # a hard link to the cells
+    shard.write_bytes(bytes(len(right)))
+    done = project.run_stage("information", "flat", **environment, PHASESCOPE_CACHE=str(tmp_path / "cells"))
+    assert "is not as it was written: run `phasescope verify --full --mend`" in done.stderr
+    shard.write_bytes(right)
+    done = project.run_stage("information", "flat", **environment, PHASESCOPE_CACHE=str(tmp_path / "cells"))
+    assert done.returncode == 0, done.stderr
+    assert contents(project.path / "results" / "flat" / "information") == kept
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def map_on_workers(
             project=Path.cwd(),
             meeting=None if shared else meeting,
             trust=os.environ.get(own.TRUST) == "1",
-            own={path.as_posix(): path.read_bytes() for path in own.FOLDER.rglob("*.py")} if shared else {},
+            own=_own_files() if shared else {},
             versions=piece.versions(),
             code=piece.code(),
         )
@@ -94,7 +94,9 @@ class _Work:
     def __init__(self, address: str, call: piece.Call, compute: Compute, progress: Progress | Pieces) -> None:
         self._address, self._call, self._progress = address, call, progress
         self._client = scheduler.connect(address)
-        needs_gpu = compute.device != "cpu" and scheduler.capacity(address).with_gpu
+        there = scheduler.capacity(address)
+        # Where workers come later, those with a GPU are asked for; where some are there and none says so, all will do.
+        needs_gpu = compute.device != "cpu" and (there.with_gpu or not there.workers)
         self._resources = {scheduler.GPU: 1} if needs_gpu else None
         self._contents: dict[int, bytes] = {}
         self._futures: dict[Any, int] = {}
@@ -126,17 +128,20 @@ class _Work:
             ended = [future for future in self._futures if future.done()]
             for future in ended:
                 index = self._futures.pop(future)
+                content = self._contents.pop(index)
                 try:
                     done: piece.Done = self._result(future)
                 except piece.OutdatedError as outdated:
                     self._restart(str(outdated))
-                    self.submit(index, self._contents[index])
+                    self.submit(index, content)
                     continue
                 self._progress.update(index, done.progress)
                 yield index, done
-            if not ended and not alone and not scheduler.capacity(self._address).workers:
-                alone = True
-                tell(f"there is no worker at {self._address} yet: waiting for one, until Ctrl-C")
+            if not ended and alone != self._alone():
+                alone = not alone
+                if alone:
+                    kind = "worker with a GPU" if self._resources else "worker"
+                    tell(f"there is no {kind} at {self._address}: waiting for one, until Ctrl-C")
 
     def end(self) -> None:
         """Let go of what is still at work."""
@@ -145,7 +150,7 @@ class _Work:
             self._client.cancel(list(self._futures), force=True)
 
     def _result(self, future: Any) -> piece.Done:
-        from distributed.scheduler import KilledWorker, NoValidWorkerError
+        from distributed.scheduler import KilledWorker
 
         try:
             done: piece.Done = future.result()
@@ -154,8 +159,6 @@ class _Work:
                 f"{killed.allowed_failures + 1} workers in a row died over the same piece of work, perhaps for lack of "
                 "memory: give them more (--memory-limit), or fewer at a time; finished parts are kept"
             ) from None
-        except NoValidWorkerError:
-            raise UserError(f"no worker at {self._address} can do this: {', '.join(self._resources or {})}") from None
         except ImportError as error:
             raise UserError(
                 f"a worker at {self._address} has no phasescope ({reason(error)}): install it there"
@@ -166,6 +169,11 @@ class _Work:
                 "are kept"
             ) from None
         return done
+
+    def _alone(self) -> bool:
+        """Whether there is nobody who could do a piece."""
+        there = scheduler.capacity(self._address)
+        return not (there.with_gpu if self._resources else there.workers)
 
     def _restart(self, worker: str) -> None:
         """Start a worker anew that has loaded code which has been edited since."""
@@ -180,11 +188,10 @@ class _Work:
 def _meeting() -> Iterator[Path]:
     """A folder where pieces see that they are waited for; those of stages that were killed are removed."""
     MEETINGS.mkdir(parents=True, exist_ok=True)
-    for left in MEETINGS.glob("*.lock"):
-        lock = FileLock(left)
+    for left in [path for path in MEETINGS.iterdir() if path.is_dir()]:
+        lock = FileLock(left.with_suffix(".lock"))
         with suppress(Timeout, OSError), lock.acquire(timeout=0):
-            rmtree(left.with_suffix(""), ignore_errors=True)
-            left.unlink()
+            _remove(left)
     meeting = MEETINGS.absolute() / f"phasescope-{uuid4().hex}"
     lock = FileLock(meeting.with_suffix(".lock"))
     with lock:
@@ -192,16 +199,31 @@ def _meeting() -> Iterator[Path]:
         try:
             yield meeting
         finally:
-            rmtree(meeting, ignore_errors=True)
-            Path(lock.lock_file).unlink(missing_ok=True)
+            _remove(meeting)
+
+
+def _remove(meeting: Path) -> None:
+    """Remove a folder where nobody waits; if a worker writes there at this moment, the next stage has the rest."""
+    rmtree(meeting, ignore_errors=True)
+    meeting.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _own_files() -> dict[str, bytes]:
+    files = [path for path in own.FOLDER.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return {path.as_posix(): path.read_bytes() for path in files}
 
 
 def _take(done: piece.Done, group: Path | None, cache: CellCache | None) -> None:
     """Bring what a piece wrote to where it belongs."""
     if group is not None and done.written is not None:
-        for path in done.written.rglob("*"):
-            if path.is_file() and path.name != piece.METADATA:
-                move(path, group / path.relative_to(done.written))
+        for name in done.files:
+            try:
+                move(done.written / name, group / name)
+            except FileNotFoundError:
+                raise UserError(
+                    f"{done.written / name}: a worker wrote it, and it is not seen here: share that folder without "
+                    "delay, and run `dvc repro` again; finished parts are kept"
+                ) from None
     if cache is not None:
         cache.take(done.cells)
 

@@ -47,7 +47,7 @@ def advise(path: Path, target: str, label: str | None, per_class: int | None, as
         from phasescope.compute import choose
 
         with redirect_stdout(sys.stderr):  # what is told of the progress
-            measured = measure_now(run, target, label, choose(), stage.cache(run.root))
+            measured = measure_now(run, target, label, choose(cluster=False), stage.cache(run.root))
     label = label or str(measured.label.values[0])
     with suppress(StoreError):
         losses = run.measure("decode").test_mse.isel(decoder=0)

@@ -6,6 +6,7 @@ of it behind. What it writes goes into a folder of its own, from which the stage
 end: a worker that dies, or that is taken for dead and goes on, leaves nothing in what is kept.
 """
 
+import importlib
 import os
 import pickle
 import shutil
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, chdir, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,8 @@ METADATA = "zarr.json"
 
 #: What the modules of phasescope were when this process loaded them, or may have: SHA-256 by name.
 _loaded: dict[str, str] = {}
+#: When packages were last installed or removed, as this process found it: by folder of `sys.path`.
+_installed: dict[str, int] = {}
 
 
 class OutdatedError(Exception):
@@ -62,7 +65,8 @@ class Done:
 
     result: Any
     progress: int  #: how far it came
-    written: Path | None  #: the group with the arrays that it wrote, for the stage to take
+    written: Path | None  #: the group with the arrays that it wrote into
+    files: list[str]  #: what it wrote there, for the stage to take
     cells: dict[str, bytes]  #: finished cells, where the workers do not see the project
 
 
@@ -98,8 +102,9 @@ def run(call: Call, index: int, content: bytes) -> Done:
 
     def advance(done: int) -> None:
         nonlocal reached, told
-        if task.state == "cancelled" or (call.meeting is not None and not call.meeting.is_dir()):
+        if task.state == "cancelled":
             raise CancelledError
+        _require_seen(call, worker.address)
         reached = done
         if time.monotonic() - told > INTERVAL:
             told = time.monotonic()
@@ -110,7 +115,7 @@ def run(call: Call, index: int, content: bytes) -> Done:
     _require_alike(call, worker.address)
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(call, worker.address))
-        stack.enter_context(chdir(folder))
+        stack.enter_context(_inside(folder))
         stack.enter_context(own.trusted(call.trust))
         stack.callback(_forget_own, folder)
         function, arguments, group = pickle.loads(content)  # noqa: S301 - from the stage, over Dask's own connection
@@ -120,7 +125,9 @@ def run(call: Call, index: int, content: bytes) -> Done:
             _copy_metadata(group, written)
         given = [written if isinstance(each, Path) and each == group else each for each in arguments]
         result = function(advance, *given)
-        return Done(result, reached, written, _files(CELLS))
+        if call.meeting is None:
+            return Done(result, reached, None, [], {name: Path(CELLS, name).read_bytes() for name in _files(CELLS)})
+        return Done(result, reached, written, _files(written) if written else [], {})
 
 
 def _require_alike(call: Call, worker: str) -> None:
@@ -133,19 +140,28 @@ def _require_alike(call: Call, worker: str) -> None:
         file = imports.source(name)
         if file is None or imports.digest(file) != wanted:
             raise UserError(f"worker {worker} has another {name}: give it the same version of phasescope")
-    if any(_loaded.setdefault(name, wanted) != wanted for name, wanted in call.code.items()):
+    edited = any(_loaded.setdefault(name, wanted) != wanted for name, wanted in call.code.items())
+    if edited or _installed != _last_installed():
         raise OutdatedError(worker)
+
+
+def _require_seen(call: Call, worker: str) -> None:
+    if call.meeting is not None and not call.meeting.is_dir():
+        raise UserError(
+            f"worker {worker} does not see {call.project}: mount it there, or set PHASESCOPE_SHARED to an url that "
+            "workers can read (docs/scale.md)"
+        )
+
+
+def _last_installed() -> dict[str, int]:
+    return {entry: Path(entry).stat().st_mtime_ns for entry in sys.path if entry.endswith("-packages")}
 
 
 @contextmanager
 def _folder(call: Call, worker: str) -> Iterator[Path]:
     """Where a piece works: the project's folder, or one with nothing but the user's own modules."""
     if call.meeting is not None:
-        if not call.meeting.is_dir():
-            raise UserError(
-                f"worker {worker} does not see {call.project}: mount it there, or set PHASESCOPE_SHARED to an url that "
-                "workers can read (docs/scale.md)"
-            )
+        _require_seen(call, worker)
         yield call.project
         return
     with tempfile.TemporaryDirectory(prefix="phasescope-") as name:
@@ -156,6 +172,20 @@ def _folder(call: Call, worker: str) -> Iterator[Path]:
         yield Path(name)
 
 
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """As `contextlib.chdir`, also where the folder that a worker was started in is gone."""
+    try:
+        before = Path.cwd()
+    except FileNotFoundError:
+        before = Path("/")
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 def _copy_metadata(group: Path, target: Path) -> None:
     def numbers(folder: str, names: list[str]) -> list[str]:
         return [name for name in names if name != METADATA and not Path(folder, name).is_dir()]
@@ -163,18 +193,25 @@ def _copy_metadata(group: Path, target: Path) -> None:
     shutil.copytree(group, target, ignore=numbers)
 
 
-def _files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def _files(folder: Path) -> list[str]:
+    """What was written into a folder, metadata that were there before left out."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != METADATA)
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def _forget_own(folder: Path) -> None:
     """Forget the user's own modules: another project has others, and this one may have them edited tomorrow."""
     place = str((folder / own.FOLDER).resolve())
     for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None)).startswith(place + os.sep):
+        spec = getattr(module, "__spec__", None)
+        # A package without __init__.py has no file.
+        places = (getattr(spec, "origin", None), *(getattr(spec, "submodule_search_locations", None) or ()))
+        if any(str(each).startswith(place + os.sep) for each in places):
             del sys.modules[name]
     sys.path[:] = [entry for entry in sys.path if entry != place]
     imports.imported.cache_clear()
+    importlib.invalidate_caches()
 
 
 _loaded.update(code())
+_installed.update(_last_installed())

@@ -82,7 +82,8 @@ def connect(where: str) -> "Client":
             f"unset {VARIABLE}"
         ) from None
     # What Dask would say of a lost connection is told in one line by whoever waits for a result.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return Client(where, name="phasescope")
     except (OSError, ValueError, TypeError) as error:
@@ -98,5 +99,5 @@ def capacity(where: str) -> Capacity:
     Raises:
         UserError: as `connect`.
     """
-    workers = connect(where).scheduler_info()["workers"].values()
+    workers = connect(where).scheduler_info(n_workers=-1)["workers"].values()
     return Capacity(len(workers), sum(bool(worker["resources"].get(GPU)) for worker in workers))

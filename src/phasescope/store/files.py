@@ -95,7 +95,7 @@ def remedy(folder: Place) -> str:
     """What to do about a damaged directory."""
     if isinstance(folder, Path):
         return MEND
-    return "`dvc push` it where it was made"
+    return str(getattr(folder, "remedy", "`dvc push` it where it was made"))
 
 
 def is_plain(path: Path, folder: Path) -> bool:

@@ -8,12 +8,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from uuid import uuid4
 
 from phasescope.compute import Compute
 from phasescope.errors import UserError, reason
 from phasescope.scheduler import SHARED, shared
 from phasescope.store.files import Place, StoreError
-from phasescope.store.manifest import MANIFEST, parse
+from phasescope.store.manifest import MANIFEST, Manifest, parse, sha256
+from phasescope.store.names import damaged
+
+#: What has no folders, but might take a missing one for a bucket that is to be made.
+OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci"}
 
 
 def readable(root: Path, folders: Iterable[Path], compute: Compute) -> Place:
@@ -35,7 +40,7 @@ def readable(root: Path, folders: Iterable[Path], compute: Compute) -> Place:
     for folder in folders:
         manifest = parse(folder)
         digests[folder.relative_to(root).as_posix()] = manifest.digest
-        _bring(url, folder, manifest.digest, list(manifest.files))
+        _bring(url, manifest)
     return SharedPlace(url, tuple(digests.items()), PurePosixPath())
 
 
@@ -49,6 +54,11 @@ class SharedPlace:
 
     def __str__(self) -> str:
         return f"{self._there or self.url}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do where a file is not what it was."""
+        return f"remove {self._there}, from where it is brought again"
 
     @property
     def name(self) -> str:
@@ -88,14 +98,28 @@ class SharedPlace:
         return None
 
 
-def _bring(url: str, folder: Path, digest: str, names: list[str]) -> None:
+def _bring(url: str, manifest: Manifest) -> None:
     """Put a committed directory to its place at the url, if it is not there."""
-    files, place = _open(f"{url.rstrip('/')}/{digest}")
+    folder = manifest.path
+    files, place = _open(f"{url.rstrip('/')}/{manifest.digest}")
     try:
-        if not files.exists(f"{place}/{MANIFEST}"):
-            if names:
-                files.put([str(folder / name) for name in names], [f"{place}/{name}" for name in names])
-            files.put_file(str(folder / MANIFEST), f"{place}/{MANIFEST}")
+        if files.exists(f"{place}/{MANIFEST}"):
+            return
+        for name, entry in manifest.files.items():
+            if sha256(folder / name) != entry["sha256"]:
+                raise damaged(manifest, name, "is not as it was written")
+        protocols = {files.protocol} if isinstance(files.protocol, str) else {*files.protocol}
+        if not OBJECT_STORES & protocols:
+            for parent in {PurePosixPath(name).parent for name in [*manifest.files, MANIFEST]}:
+                files.makedirs(f"{place}/{parent}", exist_ok=True)
+        names = list(manifest.files)
+        if names:
+            files.put([str(folder / name) for name in names], [f"{place}/{name}" for name in names])
+        draft = f"{place}/.{MANIFEST}.{uuid4().hex}"
+        files.put_file(str(folder / MANIFEST), draft)
+        files.mv(draft, f"{place}/{MANIFEST}")
+    except UserError:
+        raise
     except Exception as error:  # of whatever talks to the host
         raise UserError(
             f"{SHARED}={url}: {folder} cannot be brought there ({reason(error)}): check that it is there and may be "
