@@ -110,6 +110,7 @@ def test_a_piece_that_kills_every_worker_is_told_in_a_line(two, tmp_path, monkey
 
 def test_pieces_end_when_nobody_waits_for_them(two, tmp_path, monkeypatch):
     began, ended = tmp_path / "began", tmp_path / "ended"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored in what runs in the background
     with connected(two, monkeypatch, tmp_path) as compute:
         main = threading.get_ident()
 
@@ -121,6 +122,7 @@ def test_pieces_end_when_nobody_waits_for_them(two, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             map_in_processes(pieces.wait, [(began, ended)], compute, SILENT)
         wait_for(ended.exists)
+        signal.signal(signal.SIGINT, before)
         # And the workers do other work.
         assert map_in_processes(pieces.square, [(3,)], compute, SILENT)[0][0] == 9
 
