@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,17 +20,24 @@ import pieces
 import remotes
 from closure import ROOT
 from clusters import Cluster, cluster
-from conftest import PARAMS, STAGES, new_project, run_stages
-from phasescope import piece, scheduler
+from conftest import STAGES, new_project, run_stages
+from phasescope import activations, piece, scheduler, training
 from phasescope.cluster import _Piece
 from phasescope.compute import Compute, choose
 from phasescope.errors import UserError
+from phasescope.measures import cells
+from phasescope.measures.decode import decode_trained, settings_of
 from phasescope.parallel import map_in_processes
+from phasescope.params.activations import ActivationsSettings
+from phasescope.params.decode import DecodeSettings
 from phasescope.run import Run
+from phasescope.store.arrays import write_dataset as write_arrays
 from phasescope.store.cache import CellCache
+from phasescope.store.datasets import write_dataset
 from phasescope.store.manifest import parse
 from phasescope.store.shared import readable
 from projects import wait_for
+from small import JOB, few_digits
 
 MEASURED = STAGES[:-3]
 SILENT = SimpleNamespace(update=lambda index, done: None)
@@ -135,6 +142,8 @@ from types import SimpleNamespace
 import pieces
 from phasescope.compute import choose
 from phasescope.parallel import map_in_processes
+from phasescope.params.activations import ActivationsSettings
+from phasescope.params.decode import DecodeSettings
 from phasescope.stage import guarded
 items = [(Path("{began}"), Path("{ended}"))]
 silent = SimpleNamespace(update=lambda index, done: None)
@@ -430,31 +439,47 @@ def test_an_url_that_cannot_be_written(two, project, tmp_path, url, told):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_random_worker_is_killed_at_a_random_time(tmp_path, monkeypatch):
-    """20 times; each stage that trains, records or fits ends with the bytes that it has undisturbed."""
-    params = PARAMS.replace("iterations: 16", "iterations: 512").replace("[0, 1]", "[0, 1, 2]")
-    params += "decode: {decoders: [linear, linear-adam], epochs: 2}\n"
-    stages = [("train", "small"), ("activations", "small"), ("decode", "small"), ("complexity", "small")]
-    prepared = [("resolve",), ("prepare", "digits")]
-    expected = new_project(tmp_path / "expected", params)
-    run_stages(expected, [*prepared, *stages])
-    project = new_project(tmp_path / "project", params)
-    run_stages(project, prepared)
-    drawn, killed = random.Random(0), []
-    with cluster(tmp_path / "cluster", 2) as started, connected(started, monkeypatch, tmp_path):
-        client = scheduler.connect(started.address)
+    """20 times; what trains, records or fits ends with the bytes that it has undisturbed, in the same process."""
+    monkeypatch.delenv("PHASESCOPE_WORKERS")
+    data, kept = tmp_path / "datasets" / "d", tmp_path / "runs" / "r"
+    write_dataset(data, few_digits(), {})
+    job = JOB.model_copy(update={"iterations": 1024, "seeds": [3, 5, 7]})
+    taps = ActivationsSettings.model_validate({"taps": ["logits", "predense"], "train_samples": 100})
+    decoder = settings_of("linear-adam", DecodeSettings(decoders=["linear-adam"], epochs=40))
+
+    def trained(place: Path, compute: Compute, cache: CellCache) -> None:
+        training.train(job, data, place, compute, "r", cache)
+
+    def recorded(place: Path, compute: Compute, cache: CellCache) -> None:
+        activations.record(job, taps, data, kept / "train", place, compute, "r", cache)
+
+    def decoded(place: Path, compute: Compute, cache: CellCache) -> None:
+        fit = partial(decode_trained, compute=compute.here())
+        measured = cells.measure(Run("r", tmp_path), "fit", fit, decoder, cache, compute, processes=True)
+        write_arrays(place, measured.result)
+
+    works = (trained, recorded, decoded)
+    one, drawn, killed = Compute("cpu", 1, 1), random.Random(0), 0
+    expected = [kept / "train", kept / "activations", tmp_path / "decoded"]
+    for work, place in zip(works, expected, strict=True):
+        work(place, one, CellCache(tmp_path / "cells", "code"))
+    with cluster(tmp_path / "cluster", 2) as started, connected(started, monkeypatch, tmp_path) as compute:
+        client, workers = scheduler.connect(started.address), []
+
+        def both_there() -> bool:
+            with suppress(OSError):  # of one that has just died
+                workers[:] = sorted(client.run(os.getpid).values())
+            return len(workers) == 2
+
         for number in range(20):
-            stage = stages[number % len(stages)]
-            environment = {scheduler.VARIABLE: started.address, "PHASESCOPE_CACHE": str(tmp_path / f"cache-{number}")}
-            command = [sys.executable, f"stages/{stage[0]}.py", stage[1]]
-            process = subprocess.Popen(
-                command, cwd=project.path, env={**os.environ, **environment, "PHASESCOPE_WORKERS": "2"}
-            )
-            time.sleep(drawn.uniform(2, 6))  # the stage imports for the first seconds
-            workers = client.run(os.getpid)
-            victim = drawn.choice(sorted(workers.values()))
-            killed.append(process.poll() is None)
-            os.kill(victim, signal.SIGKILL)
-            assert process.wait(300) == 0
-            client.wait_for_workers(2, timeout=60)
-    assert sum(killed) > 10
-    same_results(project.path, expected.path)
+            work, right = works[number % 3], expected[number % 3]
+            wait_for(both_there)
+            victim = drawn.choice(workers)
+            kill = threading.Timer(drawn.uniform(0, 4), os.kill, (victim, signal.SIGKILL))
+            kill.start()
+            work(tmp_path / f"{number}", compute, CellCache(tmp_path / f"cells-{number}", "code"))
+            killed += not kill.is_alive()
+            kill.join()
+            assert contents(tmp_path / f"{number}") == contents(right), (number, work)
+            workers.clear()
+    assert killed > 10
