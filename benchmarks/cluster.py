@@ -32,7 +32,7 @@ from phasescope.params.decode import DecodeSettings
 from phasescope.store.cache import CellCache
 from phasescope.store.run import StoredRun
 
-SETTINGS = DecodeSettings(decoders=["deconvolution"], epochs=1, width=0.25)
+SETTINGS = DecodeSettings(decoders=["deconvolution"], epochs=1, width=0.0625)
 
 
 @contextmanager
