@@ -8,20 +8,16 @@ loopback, one with a worker and one with two, take turns; workers have imported 
 count. Beside it: the same in two processes of this machine without Dask.
 """
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 from decode_run import write_run
+from distributed import LocalCluster
 from side_by_side import compare, parser, tell, tell_machine
 
 from phasescope import scheduler
@@ -33,30 +29,7 @@ from phasescope.store.cache import CellCache
 from phasescope.store.run import StoredRun
 
 SETTINGS = DecodeSettings(decoders=["deconvolution"], epochs=1, width=0.0625)
-
-
-@contextmanager
-def cluster(folder: Path, workers: int) -> Iterator[str]:
-    """The address of a scheduler with so many workers of one thread, in processes of their own."""
-    file = folder / f"scheduler-{workers}.json"
-    dask = [sys.executable, "-m"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-    options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
-    started = [subprocess.Popen([*dask, "distributed.cli.dask_scheduler", *options], **quiet)]
-    while not file.exists() or not file.read_text():
-        time.sleep(0.1)
-    command = [*dask, "distributed.cli.dask_worker", "--nthreads", "1", "--no-dashboard", "--scheduler-file", str(file)]
-    started += [subprocess.Popen(command, **quiet) for _ in range(workers)]
-    address = json.loads(file.read_text())["address"]
-    client = scheduler.connect(address)
-    try:
-        client.wait_for_workers(workers)
-        yield address
-    finally:
-        client.close()
-        for process in started:
-            process.kill()
-            process.wait()
+workers = partial(LocalCluster, threads_per_worker=1, dashboard_address=":0")
 
 
 def decode(cache: Path, compute: Compute, address: str | None = None) -> np.ndarray:
@@ -84,7 +57,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         root, caches = Path(folder), count()
         write_run(root, 1, given.steps, 0)
-        with cluster(root, 1) as one, cluster(root, 2) as two:
+        with workers(1) as first, workers(2) as second:
+            one, two = first.scheduler_address, second.scheduler_address
 
             def cache() -> Path:
                 return root / f"cache-{next(caches)}"

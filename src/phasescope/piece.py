@@ -97,7 +97,6 @@ def run(call: Call, index: int, content: bytes) -> Done:
     from distributed import get_worker
 
     worker, reached, told = get_worker(), 0, 0.0
-
     task = worker.state.tasks[worker.get_current_task()]
 
     def advance(done: int) -> None:

@@ -9,8 +9,11 @@ class MyNetwork(nn.Module):
 
     def __init__(self, channels: int, outputs: int, width: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, 2, padding=1), nn.BatchNorm2d(width), nn.ReLU())
-        self.block = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+        # BatchNorm takes the mean away, so that a bias before it would change nothing, and Adam would move it at random.
+        first = nn.Conv2d(channels, width, 3, 2, padding=1, bias=False)
+        second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.stem = nn.Sequential(first, nn.BatchNorm2d(width), nn.ReLU())
+        self.block = nn.Sequential(second, nn.BatchNorm2d(width), nn.ReLU())
         self.pool = nn.AdaptiveAvgPool2d(2)
         self.head = nn.Linear(4 * width, outputs)
 

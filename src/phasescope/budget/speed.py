@@ -12,7 +12,7 @@ from dataclasses import astuple, replace
 import numpy as np
 import torch
 import xarray as xr
-from numcodecs import zstd  # type: ignore[import-untyped]
+from numcodecs import zstd
 
 from phasescope.budget.runs import Run
 from phasescope.budget.work import UPDATE, Work, decoder_operations
@@ -84,10 +84,11 @@ def of_network(run: Run, job: TrainJob, compute: Compute) -> Work:
 
     def inputs(count: int) -> torch.Tensor:
         shape = (count, images.channels, images.resolution, images.resolution)
-        return torch.zeros(shape, dtype=run.inputs.dtype, device=device)
+        empty = torch.zeros(shape, dtype=run.inputs.dtype, device=device)
+        return empty.contiguous(memory_format=torch.channels_last)
 
     def update(count: int) -> Callable[[], None]:
-        given = inputs(count).contiguous(memory_format=torch.channels_last)
+        given = inputs(count)
         targets = torch.zeros(count, dtype=torch.int64, device=device)
         if job.target != "class":
             targets = targets[:, None].to(given.dtype)
@@ -101,7 +102,7 @@ def of_network(run: Run, job: TrainJob, compute: Compute) -> Work:
         return action
 
     def look(count: int) -> Callable[[], None]:
-        given = inputs(count).contiguous(memory_format=torch.channels_last)
+        given = inputs(count)
 
         def action() -> None:
             with torch.no_grad():

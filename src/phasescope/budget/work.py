@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from phasescope.activations import RECALIBRATION_IMAGES
 from phasescope.budget.outputs import LABELS
 from phasescope.budget.runs import Images, Layer, Run, kept_of
 from phasescope.measures.advise import DRAWS, FOLDS
@@ -25,16 +26,13 @@ from phasescope.params.decode import Decoder, DecodeSettings
 from phasescope.params.information import NOISY
 from phasescope.params.ridge import RidgeSettings
 from phasescope.params.transfer import TransferSettings
+from phasescope.training import EVALUATION_IMAGES
 
 #: What a backward pass costs with the forward pass before it, in forward passes.
 UPDATE = 3
 #: Calls around an update of a network, which take its batch and log its loss and accuracy; of an update of a classifier
 #: that is trained; and of a fit to few samples.
 LOOP, CLASSIFIER, FIT = 5, 12, 20
-#: Images that BatchNorm is recalibrated with, at most.
-RECALIBRATION_IMAGES = 20_000
-#: Training images whose loss is looked at, at most.
-EVALUATION_IMAGES = 10_000
 #: Passes over the samples until logistic regression has converged: 12 to 106 on the digits (VGG-8, n = 16 cells).
 LOGISTIC_PASSES = 80
 #: Passes of the sketch over the activations.

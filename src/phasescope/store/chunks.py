@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
-from numcodecs import zstd  # type: ignore[import-untyped]
-from numcodecs.vlen import VLenUTF8  # type: ignore[import-untyped]
+from numcodecs import zstd
+from numcodecs.vlen import VLenUTF8
 
 from phasescope.store.layout import ArrayMetadata
 

@@ -25,25 +25,29 @@ class StoreError(UserError):
     """A kept directory is missing, incomplete, damaged, or not the one that was asked for."""
 
 
-class Place(Protocol):
-    """A folder or file that is read from: a `pathlib.Path`, or one that fetches its bytes from elsewhere."""
+class Distant(Protocol):
+    """A folder or file that is not on this machine."""
 
     @property
     def name(self) -> str:
         """The last part of the path."""
 
-    def __truediv__(self, name: str, /) -> "Place":
+    @property
+    def remedy(self) -> str:
+        """What to do about a damaged directory."""
+
+    def __truediv__(self, name: str, /) -> "Distant":
         """What is inside under a relative name."""
 
     def is_dir(self) -> bool:
         """Whether it is a folder."""
 
-
-class Distant(Place, Protocol):
-    """A place that is not on this machine."""
-
     def read(self, most: int) -> bytes:
         """The first `most` bytes at least, of a file; raises FileNotFoundError."""
+
+
+#: A folder or file that is read from.
+Place = Path | Distant
 
 
 def read_file(folder: Place, name: str, most: int) -> bytes:
@@ -53,23 +57,24 @@ def read_file(folder: Place, name: str, most: int) -> bytes:
         FileNotFoundError: it is not there.
         StoreError: it is longer than `most` bytes, lies elsewhere, or cannot be read.
     """
-    place = folder / name
-    if not isinstance(place, Path):
-        data: bytes = place.read(most + 1)  # type: ignore[attr-defined]
-    else:
-        try:
-            found = place.stat()
-            if not is_plain(place, Path(str(folder))):
-                raise StoreError(f"{place} is no plain file inside {folder}: {remedy(folder)}")
-            with place.open("rb") as file:
-                data = file.read(min(most, found.st_size) + 1)
-        except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(str(place)) from None
-        except OSError as error:
-            raise StoreError(f"{place} cannot be read ({error.strerror}): mend that and try again") from None
+    data = _read(folder, name, most + 1) if isinstance(folder, Path) else (folder / name).read(most + 1)
     if len(data) > most:
-        raise StoreError(f"{place} is longer than {most} bytes: {remedy(folder)}")
+        raise StoreError(f"{folder / name} is longer than {most} bytes: {remedy(folder)}")
     return data
+
+
+def _read(folder: Path, name: str, most: int) -> bytes:
+    place = folder / name
+    try:
+        found = place.stat()
+        if not is_plain(place, folder):
+            raise StoreError(f"{place} is no plain file inside {folder}: {remedy(folder)}")
+        with place.open("rb") as file:
+            return file.read(min(most, found.st_size + 1))
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(str(place)) from None
+    except OSError as error:
+        raise StoreError(f"{place} cannot be read ({error.strerror}): mend that and try again") from None
 
 
 def parse_json(data: bytes) -> Any:
@@ -93,9 +98,7 @@ def plain(name: object) -> bool:
 
 def remedy(folder: Place) -> str:
     """What to do about a damaged directory."""
-    if isinstance(folder, Path):
-        return MEND
-    return str(getattr(folder, "remedy", "`dvc push` it where it was made"))
+    return MEND if isinstance(folder, Path) else folder.remedy
 
 
 def is_plain(path: Path, folder: Path) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numcodecs import zstd  # type: ignore[import-untyped]
+from numcodecs import zstd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from phasescope.store.files import StoreError, plain, remedy, require_few_parts

@@ -34,6 +34,11 @@ class DvcPlace:
         """The last part of the path."""
         return self.path.name
 
+    @property
+    def remedy(self) -> str:
+        """What to do where a file is not what it was."""
+        return "`dvc push` it where it was made"
+
     def __truediv__(self, name: str, /) -> "DvcPlace":
         return DvcPlace(self.files, self.repository, self.path / name)
 
@@ -76,7 +81,7 @@ def open_repository(repo: str, rev: str | None, remote: str | None) -> DvcPlace:
     Raises:
         StoreError: there is no such repository, revision or remote.
     """
-    from dvc.api import DVCFileSystem  # type: ignore[import-untyped]
+    from dvc.api import DVCFileSystem
 
     told = f"{repo}@{rev}" if rev else repo
     try:
@@ -112,8 +117,8 @@ def forget(file: Path) -> int:
 
 def _cache_objects(file: Path) -> Iterator[Path]:
     """All objects in the local cache of the DVC repository around a file; none where there is no repository."""
-    from dvc.exceptions import NotDvcRepoError  # type: ignore[import-untyped]
-    from dvc.repo import Repo  # type: ignore[import-untyped]
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
 
     try:
         with Repo(file.parent) as repo:

@@ -133,7 +133,7 @@ def _open(url: str) -> tuple[Any, str]:
     Raises:
         UserError: it is none, or needs a package that is not installed.
     """
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     try:
         files, place = fsspec.core.url_to_fs(url)
