@@ -44,8 +44,7 @@ kernel: {probes: 8}
 transfer:
   ink: {run: alpha, dataset: digits, labels: [ink]}
 measures: {}
-figures:
-  dpi: 40
+figures: {formats: [png], dpi: 40}
 """
     + SMALL_THEORY
 )

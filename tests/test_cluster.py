@@ -43,8 +43,9 @@ MEASURED = STAGES[:-3]
 SILENT = SimpleNamespace(update=lambda index, done: None)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two(tmp_path_factory):
+    """Two workers for all tests; those that are killed in one come back for the next."""
     with cluster(tmp_path_factory.mktemp("cluster"), 2) as started:
         yield started
 
@@ -170,15 +171,15 @@ def test_pieces_end_when_their_stage_is_killed_and_the_next_one_tidies_up(two, t
     assert not list(meetings.iterdir())
 
 
-def test_the_scheduler_goes_away(two, tmp_path, monkeypatch):
+def test_the_scheduler_goes_away(tmp_path):
     began = tmp_path / "began"
-    environment = {**stage_environment(two), "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "2s"}
-    script = WAITING.format(began=str(began), ended=str(tmp_path / "ended"))
-    command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(began.exists)
-        two.scheduler.kill()
-        told = process.stderr.read()
+    command = [sys.executable, "-c", WAITING.format(began=str(began), ended=str(tmp_path / "ended"))]
+    with cluster(tmp_path / "cluster", 1) as started:
+        environment = {**stage_environment(started), "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "2s"}
+        with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            wait_for(began.exists)
+            started.scheduler.kill()
+            told = process.stderr.read()
     assert process.returncode == 1
     assert re.fullmatch("the Dask scheduler at .* went away: start it and run `dvc repro` again; .*\n", told)
     assert not list((tmp_path / ".phasescope" / "cluster").iterdir())

@@ -290,7 +290,7 @@ if __name__ == "__main__":
 
 def test_a_killed_training_ends_in_the_same_bytes(prepared, trained, tmp_path):
     """SIGKILL of the process that trains, with two workers, wherever it happens to be."""
-    job = VGG.model_copy(update={"iterations": 1024})
+    job = VGG.model_copy(update={"iterations": 512})
     target = tmp_path / "run"
     arguments = [sys.executable, "-c", TRAIN, job.model_dump_json(), str(prepared), str(target), "1", "2"]
     child = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

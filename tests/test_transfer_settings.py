@@ -141,25 +141,11 @@ def test_channels_are_those_of_the_images():
     assert DatasetSettings(source="image-folder", folder="x", grey=True).image == (1, 32)
 
 
-def test_a_target_whose_images_are_not_there_is_named_by_prepare(tmp_path, monkeypatch):
+def test_a_transfer_without_its_run_or_its_images_is_one_line_and_results_of_one_that_is_gone_are_removed(
+    tmp_path, monkeypatch
+):
+    """The latter by the stage `resolve`, for `phases` and `figures` depend on all that is in results/."""
     project = new_project(tmp_path / "project", PARAMS + "  to: {run: of-mnist, dataset: fashion, labels: [class]}\n")
-    monkeypatch.setenv("PHASESCOPE_DATA", str(tmp_path / "nothing"))
-    assert project.run_stage("resolve").returncode == 0
-    for name, source, file in (
-        ("fashion", "fashion-mnist", "FashionMNIST/raw"),
-        ("cifar100", "cifar100", "cifar-100-python"),
-    ):
-        told = project.run_stage("prepare", name)
-        assert told.returncode == 1
-        (line,) = told.stderr.splitlines()
-        assert line.startswith(f"{source}: no file {tmp_path / 'nothing' / file}")
-        assert "set PHASESCOPE_DATA to the folder that holds" in line
-
-
-def test_results_of_transfers_that_are_gone_are_removed(tmp_path):
-    """By the stage `resolve`, for `phases` and `figures` depend on all that is in results/."""
-    text = PARAMS + "  to: {run: of-mnist, dataset: fashion, labels: [class]}\n"
-    project = new_project(tmp_path / "project", text)
     results = project.path / "results" / "of-mnist"
     for name in ("decode", "transfer-fashion", "transfer-mnist"):
         (results / name).mkdir(parents=True)
@@ -167,11 +153,12 @@ def test_results_of_transfers_that_are_gone_are_removed(tmp_path):
     (results / "transfer-mine").mkdir()  # not one that phasescope made
     assert project.run_stage("resolve").returncode == 0
     assert sorted(path.name for path in results.iterdir()) == ["decode", "transfer-fashion", "transfer-mine"]
-
-
-def test_a_transfer_without_its_run_is_one_line(tmp_path):
-    project = new_project(tmp_path / "project", PARAMS + "  to: {run: of-mnist, dataset: fashion, labels: [class]}\n")
-    assert project.run_stage("resolve").returncode == 0
+    monkeypatch.setenv("PHASESCOPE_DATA", str(tmp_path / "nothing"))
+    told = project.run_stage("prepare", "fashion")
+    assert told.returncode == 1
+    (line,) = told.stderr.splitlines()
+    assert line.startswith(f"fashion-mnist: no file {tmp_path / 'nothing' / 'FashionMNIST/raw'}")
+    assert "set PHASESCOPE_DATA to the folder that holds" in line
     told = project.run_stage("transfer", "to")
     assert told.returncode == 1
     assert told.stderr == (

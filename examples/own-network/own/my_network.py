@@ -9,7 +9,7 @@ class MyNetwork(nn.Module):
 
     def __init__(self, channels: int, outputs: int, width: int) -> None:
         super().__init__()
-        # BatchNorm takes the mean away, so that a bias before it would change nothing, and Adam would move it at random.
+        # BatchNorm takes the mean away: a bias before it would change nothing, and Adam would move it at random.
         first = nn.Conv2d(channels, width, 3, 2, padding=1, bias=False)
         second = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.stem = nn.Sequential(first, nn.BatchNorm2d(width), nn.ReLU())

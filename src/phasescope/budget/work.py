@@ -8,7 +8,6 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from phasescope.activations import RECALIBRATION_IMAGES
 from phasescope.budget.outputs import LABELS
@@ -176,6 +175,8 @@ def complexity(run: Run, workers: int) -> Work:
 
 def _rest(run: Run, layer: str) -> float:
     """Floating-point operations from a layer to the logits, as a share of those of the whole network."""
+    from torch.utils.flop_counter import FlopCounterMode  # which imports triton
+
     with torch.device("meta"):
         images = torch.zeros(1, run.images.channels, run.images.resolution, run.images.resolution)
     network = copy.deepcopy(run.network).to("meta")
