@@ -98,13 +98,11 @@ class _Work:
         # Where workers come later, those with a GPU are asked for; where some are there and none says so, all will do.
         needs_gpu = compute.device != "cpu" and (there.with_gpu or not there.workers)
         self._resources = {scheduler.GPU: 1} if needs_gpu else None
-        self._contents: dict[int, bytes] = {}
-        self._futures: dict[Any, int] = {}
+        self._futures: dict[Any, tuple[int, bytes]] = {}
         self._client.subscribe_topic(call.name, lambda event: progress.update(*event[1]))
 
     def submit(self, index: int, content: bytes) -> None:
         """Give a piece to the scheduler."""
-        self._contents[index] = content
         key = f"{self._call.name}-{index}-{uuid4().hex}"
         # The pieces that are asked for first are computed first; all are equal otherwise.
         future = self._client.submit(
@@ -115,7 +113,7 @@ class _Work:
             resources=self._resources,
             priority=-index,
         )
-        self._futures[future] = index
+        self._futures[future] = index, content
 
     def finished(self) -> Iterator[tuple[int, piece.Done]]:
         """The pieces as they come to their ends."""
@@ -127,8 +125,7 @@ class _Work:
                 wait(list(self._futures), timeout=LOOK, return_when="FIRST_COMPLETED")
             ended = [future for future in self._futures if future.done()]
             for future in ended:
-                index = self._futures.pop(future)
-                content = self._contents.pop(index)
+                index, content = self._futures.pop(future)
                 try:
                     done: piece.Done = self._result(future)
                 except piece.OutdatedError as outdated:
