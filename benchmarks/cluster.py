@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         root, caches = Path(folder), count()
         write_run(root, 1, given.steps, 0)
-        with workers(1) as first, workers(2) as second:
+        with workers(n_workers=1) as first, workers(n_workers=2) as second:
             one, two = first.scheduler_address, second.scheduler_address
 
             def cache() -> Path:
