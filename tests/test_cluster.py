@@ -188,7 +188,10 @@ def test_the_scheduler_goes_away(tmp_path):
 @pytest.mark.parametrize(
     ("preload", "told"),
     [
-        ("import sys; sys.modules['phasescope'] = None", "a worker at tcp://.* has no phasescope "),
+        (
+            "import sys; sys.modules['phasescope'] = None",
+            r"a worker at tcp://\S+ lacks a package \(.*phasescope.*\): give it the same environment as the stage",
+        ),
         (
             "import importlib.metadata as m; "
             "m.version = lambda name: '0.1' if name == 'torch' else m.distribution(name).version",

@@ -158,7 +158,8 @@ class _Work:
             ) from None
         except ImportError as error:
             raise UserError(
-                f"a worker at {self._address} has no phasescope ({reason(error)}): install it there"
+                f"a worker at {self._address} lacks a package ({reason(error)}): give it the same environment as the "
+                "stage"
             ) from None
         except CancelledError:
             raise UserError(
