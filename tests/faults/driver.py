@@ -31,7 +31,7 @@ import torch
 import xarray as xr
 
 # Everything that the stages load, before forking.
-from phasescope import activations, provenance, resolve, stage, training  # noqa: F401
+from phasescope import activations, importing, provenance, resolve, stage, training  # noqa: F401
 from phasescope.data import sources  # noqa: F401
 from phasescope.measures import cells, decode  # noqa: F401
 from phasescope.store import arrays, datasets, manifest, run  # noqa: F401
@@ -104,6 +104,7 @@ def warm_up() -> None:
     network = torch.nn.Linear(4, 4)
     torch.nn.functional.cross_entropy(network(torch.zeros(2, 4)), torch.zeros(2, dtype=torch.long)).backward()
     torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9).step()
+    xr.Variable((), 0)  # with the first of which xarray imports Dask, where that is installed
     # Most of a stage's time here; neither the installed versions nor the code changes.
     provenance.version = functools.cache(provenance.version)
     provenance.code_digest()
