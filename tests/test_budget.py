@@ -60,7 +60,7 @@ def cells_in(folder: Path) -> int:
     return sum(key is not None for key in keys)
 
 
-def require_what_is_on_the_disk(project: Path) -> None:
+def assert_as_on_the_disk(project: Path) -> None:
     found = budget(read(project / "params.yaml"), project / "datasets")
     for name, run in found.runs.items():
         for stage in run.stages:
@@ -75,7 +75,7 @@ def require_what_is_on_the_disk(project: Path) -> None:
 
 
 def test_bytes_and_files_of_finished_runs(made):
-    require_what_is_on_the_disk(made.path)
+    assert_as_on_the_disk(made.path)
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_bytes_and_files_with_every_decoder_classifier_and_estimator(project):
         for stage in ("decode", "probe", "information"):
             done = project.run_stage(stage, run)
             assert done.returncode == 0, done.stderr
-    require_what_is_on_the_disk(project.path)
+    assert_as_on_the_disk(project.path)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_bytes_and_files_of_complexity(project, asked):
     project.change_params("{name: vgg8, width: 0.05}", f"{{name: vgg8, width: 0.05}}\n    complexity: {asked}")
     done = project.run_stage("complexity", "small")
     assert done.returncode == 0, done.stderr
-    require_what_is_on_the_disk(project.path)
+    assert_as_on_the_disk(project.path)
 
 
 @pytest.mark.parametrize("asked", ["{measures: [layer-alignment]}", "{outputs: full, probes: 4}"])
@@ -108,7 +108,7 @@ def test_bytes_and_files_of_kernel(project, asked):
     project.change_params("{name: vgg8, width: 0.05}", f"{{name: vgg8, width: 0.05}}\n    kernel: {asked}")
     done = project.run_stage("kernel", "small")
     assert done.returncode == 0, done.stderr
-    require_what_is_on_the_disk(project.path)
+    assert_as_on_the_disk(project.path)
 
 
 def test_the_number_of_fits():

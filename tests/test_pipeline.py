@@ -140,10 +140,12 @@ def test_a_changed_run_and_a_new_one_are_all_that_is_trained(project):
 
 
 @pytest.mark.slow
-def test_a_new_run_comes_to_the_figures(project):
-    project.change("params.yaml", ("train:\n  seeds", THIRD + "train:\n  seeds"))
+def test_a_changed_run_and_a_new_one_come_to_the_figures(project):
+    change = ("learning_rate: 0.01,", "learning_rate: 0.03,")
+    project.change("params.yaml", change, ("train:\n  seeds", THIRD + "train:\n  seeds"))
     rest = ["resolve", "phases", "figures", "report"]
-    assert sorted(project.repro()) == sorted([*rest, *(f"{stage}@gamma" for stage in PER_RUN)])
+    measured = [f"{stage}@{run}" for run in ("beta", "gamma") for stage in PER_RUN]
+    assert sorted(project.repro()) == sorted([*rest, *measured])
     assert (project.path / "figures" / "png" / "figure-4-gamma.png").exists()
 
 

@@ -154,11 +154,15 @@ def test_a_transfer_without_its_run_or_its_images_is_one_line_and_results_of_one
     assert project.run_stage("resolve").returncode == 0
     assert sorted(path.name for path in results.iterdir()) == ["decode", "transfer-fashion", "transfer-mine"]
     monkeypatch.setenv("PHASESCOPE_DATA", str(tmp_path / "nothing"))
-    told = project.run_stage("prepare", "fashion")
-    assert told.returncode == 1
-    (line,) = told.stderr.splitlines()
-    assert line.startswith(f"fashion-mnist: no file {tmp_path / 'nothing' / 'FashionMNIST/raw'}")
-    assert "set PHASESCOPE_DATA to the folder that holds" in line
+    for name, source, file in (
+        ("fashion", "fashion-mnist", "FashionMNIST/raw"),
+        ("cifar100", "cifar100", "cifar-100-python"),
+    ):
+        told = project.run_stage("prepare", name)
+        assert told.returncode == 1
+        (line,) = told.stderr.splitlines()
+        assert line.startswith(f"{source}: no file {tmp_path / 'nothing' / file}")
+        assert "set PHASESCOPE_DATA to the folder that holds" in line
     told = project.run_stage("transfer", "to")
     assert told.returncode == 1
     assert told.stderr == (
